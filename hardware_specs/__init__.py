@@ -1,4 +1,4 @@
-"""Devices, fabrics, kernel families, engine profiles, prices: data, and the loader that checks it."""
+"""Devices, fabrics, kernel families, engine profiles and prices: data and its loader."""
 
 from moeplan.hardware_specs.loader import load_hardware
 from moeplan.hardware_specs.schema import Device, EngineProfile, Fabric, Figure, Hardware
