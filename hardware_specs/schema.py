@@ -161,6 +161,10 @@ class MoE(Provenance):
     serving_rate_fraction: Positive = 1.0
     block_tokens: Positive = 48.0
     """Largest number of padded rows an expert."""
+    full_width: Positive = 1024.0
+    """Intermediate width from which on a tensor-parallel cut costs no rate."""
+    width_exponent: NonNegative = 0.4
+    """rate x min(1, width / full_width)^width_exponent below it."""
 
 
 class AttentionDecode(Provenance):
@@ -201,6 +205,8 @@ class SmallKernels(Provenance):
     """Norms, rope, KV writes and router glue that no table holds, seconds a layer."""
 
     decode_us_per_layer: NonNegative
+    prefill_us_per_layer: NonNegative = 30.0
+    """Added to every layer of a step that carries prefill."""
     eager_us_per_layer: NonNegative
     """Floor of a step outside the full CUDA graph, a layer."""
 
