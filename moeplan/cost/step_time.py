@@ -1,0 +1,263 @@
+"""`StepTimeModel`: seconds of one engine step, from its operators.
+
+    t_gpu  = Σ operators + small kernels; steps with prefill run outside the full CUDA graph and
+             take at least a launch floor per layer
+    t_step = max(t_gpu, host) with asynchronous scheduling, t_gpu + host without
+    t_step ≥ streamed tokens × the API server's cost of one
+
+Token-dependent operators are tabulated once per deployment; attention is linear in the summed
+context, so that a stretch of decode steps is priced in one vectorised call.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moeplan.cost.batch import StepBatch
+from moeplan.cost.engine import ResolvedEngine
+from moeplan.cost.operators import (
+    MICRO,
+    TERA,
+    DecodeAttentionOperator,
+    LinearOperator,
+    Load,
+    PrefillAttentionOperator,
+    RecurrentOperator,
+    attended_tokens,
+    soft_maximum,
+)
+from moeplan.cost.stages import Stage
+from moeplan.hardware_specs.schema import SmallKernels
+
+_DENSE_TABLE = 1024
+_COARSE_STRIDE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _DecodeAttention:
+    """count × max(floor, t0 + slope × summed context)."""
+
+    count: float
+    floor: float
+    t0: float
+    slope: float
+    cap: int | None
+
+    @classmethod
+    def of(cls, op: DecodeAttentionOperator) -> _DecodeAttention:
+        rate = op.table.rate_tflops
+        slope = soft_maximum(
+            op.bytes_per_context_token / (op.table.bandwidth_tb_per_s * TERA),
+            op.flops_per_context_token / (rate * TERA) if rate else 0.0,
+        )
+        floor, t0 = op.table.floor_us * MICRO, op.table.t0_us * MICRO
+        return cls(op.count, floor, t0, float(slope), op.cap)
+
+    def seconds(self, contexts: Sequence[int]) -> float:
+        cap = self.cap
+        if cap is None:  # the query attends to its own token too
+            total = sum(contexts) + len(contexts)
+        else:
+            total = sum(c + 1 if c < cap else cap for c in contexts)
+        return self.count * max(self.floor, self.t0 + self.slope * total)
+
+    def run_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
+        ahead = np.arange(1, steps + 1)
+        if self.cap is None:
+            total = contexts.sum() + len(contexts) * ahead
+        elif contexts.min() + 1 >= self.cap:
+            total = np.full(steps, float(len(contexts) * self.cap))
+        else:
+            total = _windowed_sums(np.sort(contexts), self.cap, steps)
+        return self.count * np.maximum(self.floor, self.t0 + self.slope * total)
+
+
+def _windowed_sums(contexts: np.ndarray, cap: int, steps: int) -> np.ndarray:
+    """Σ min(context + j, cap) for j = 1..steps; `contexts` sorted."""
+    ahead = np.arange(1, steps + 1)
+    growing = np.searchsorted(contexts, cap - ahead, side="left")
+    prefix = np.concatenate([[0], np.cumsum(contexts)])
+    return prefix[growing] + growing * ahead + (len(contexts) - growing) * float(cap)
+
+
+@dataclass(frozen=True, slots=True)
+class _PrefillAttention:
+    count: float
+    floor: float
+    flops: float
+    window: int | None
+    log_length: list[float]
+    log_rate: list[float]
+
+    @classmethod
+    def of(cls, op: PrefillAttentionOperator) -> _PrefillAttention:
+        table = op.table
+        scale = TERA * table.serving_rate_fraction * (0.5 if op.window else 1.0)
+        return cls(
+            op.count,
+            op.floor_us * MICRO,
+            op.flops_per_context_token,
+            op.window,
+            [math.log(x) for x, _ in table.tflops_by_context],
+            [math.log(y * scale) for _, y in table.tflops_by_context],
+        )
+
+    def seconds(self, chunks: Sequence[tuple[int, int]]) -> float:
+        work = sum(self._pairs(new, before) / self._rate(before + new) for new, before in chunks)
+        return self.count * (self.floor + self.flops * work)
+
+    def _pairs(self, new: int, before: int) -> float:
+        if self.window is None:
+            return new * (before + (new + 1) / 2)
+        return float(attended_tokens(new, before, self.window))
+
+    def _rate(self, length: int) -> float:
+        x, xs, ys = math.log(max(length, 1)), self.log_length, self.log_rate
+        if x <= xs[0]:
+            return math.exp(ys[0])
+        if x >= xs[-1]:
+            return math.exp(ys[-1])
+        i = bisect_right(xs, x)
+        share = (x - xs[i - 1]) / (xs[i] - xs[i - 1])
+        return math.exp(ys[i - 1] + share * (ys[i] - ys[i - 1]))
+
+
+class _StageTimer:
+    """GPU seconds of one pipeline stage."""
+
+    def __init__(self, stage: Stage, small: SmallKernels, engine: ResolvedEngine):
+        self._decode_attention = [_DecodeAttention.of(op) for op in stage.decode_attention]
+        self._prefill_attention = [_PrefillAttention.of(op) for op in stage.prefill_attention]
+        layers = stage.layer_equivalents * MICRO
+        self._small = layers * small.decode_us_per_layer
+        self._prefill_extra = layers * small.prefill_us_per_layer
+        self._launch_floor = layers * small.eager_us_per_layer
+        self._eager = engine.enforce_eager
+        by_tokens, by_rows, self._recurrent = _split(stage.token)
+        budget = engine.max_num_batched_tokens
+        self._tokens = _token_table(by_tokens, max(budget, engine.max_num_seqs), engine)
+        self._rows = _row_table(by_rows, engine.max_num_seqs)
+        self._decode = self._decode_table(engine.max_num_seqs)
+
+    def _decode_table(self, max_num_seqs: int) -> list[float]:
+        recurrent = [self._recurrent_seconds(n, 0) for n in range(max_num_seqs + 1)]
+        total = np.array(self._tokens[: max_num_seqs + 1]) + np.array(self._rows) + recurrent
+        return (total + self._small).tolist()
+
+    def _recurrent_seconds(self, decodes: int, prefill: int) -> float:
+        return sum(
+            floor + per_sequence * decodes + per_token * prefill
+            for floor, per_sequence, per_token in self._recurrent
+        )
+
+    def seconds(self, batch: StepBatch) -> float:
+        """GPU time of a step of any composition."""
+        contexts, chunks = batch.decode_contexts, batch.prefill_chunks
+        decodes = len(contexts)
+        attention = sum(a.seconds(contexts) for a in self._decode_attention) if decodes else 0.0
+        if not chunks:
+            total = self._decode[decodes] + attention
+            return max(total, self._launch_floor) if self._eager else total
+        prefill = sum(new for new, _ in chunks)
+        total = (
+            self._tokens[decodes + prefill]
+            + self._rows[min(batch.sampled_rows, len(self._rows) - 1)]
+            + self._recurrent_seconds(decodes, prefill)
+            + attention
+            + sum(a.seconds(chunks) for a in self._prefill_attention)
+            + self._small
+            + self._prefill_extra
+        )
+        return max(total, self._launch_floor)
+
+    def decode_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
+        """GPU time of each of the next pure decode steps."""
+        total = np.full(steps, self._decode[len(contexts)])
+        for attention in self._decode_attention:
+            total += attention.run_seconds(contexts, steps)
+        return np.maximum(total, self._launch_floor) if self._eager else total
+
+
+def _split(operators: tuple) -> tuple[list, list, list[tuple[float, float, float]]]:
+    """Operators by what they depend on: all tokens, sampled rows, or decodes and prefill apart."""
+    by_rows = [op for op in operators if isinstance(op, LinearOperator) and op.per_row]
+    recurrent = [op for op in operators if isinstance(op, RecurrentOperator)]
+    rest = [op for op in operators if op not in by_rows and op not in recurrent]
+    return rest, by_rows, [_recurrent_line(op) for op in recurrent]
+
+
+def _recurrent_line(op: RecurrentOperator) -> tuple[float, float, float]:
+    """(floor, seconds a decoding sequence, seconds a prefill token) of all executions."""
+    table = op.table
+    return (
+        op.count * table.floor_us * MICRO,
+        op.count * 2 * op.state_bytes / (table.bandwidth_tb_per_s * TERA),
+        op.count * 2 * op.flops_per_token / (table.rate_tflops * TERA),
+    )
+
+
+def _token_table(operators: list, top: int, engine: ResolvedEngine) -> list[float]:
+    """Seconds of the token-dependent operators for 0..top tokens.
+
+    Exact up to 1,024 tokens (every graph size among them), linear between every 64th above.
+    """
+    tokens = np.unique(
+        np.concatenate(
+            [np.arange(min(top, _DENSE_TABLE) + 1), np.arange(0, top, _COARSE_STRIDE), [top]]
+        )
+    )
+    padded = np.array([engine.padded_tokens(int(n)) if n <= _DENSE_TABLE else n for n in tokens])
+    load = Load(tokens.astype(float), padded.astype(float), 0.0, 0.0, 0.0)
+    total = np.zeros(len(tokens))
+    for op in operators:
+        total += op.count * op.cost(load).seconds
+    return np.interp(np.arange(top + 1), tokens, total).tolist()
+
+
+def _row_table(operators: list, top: int) -> list[float]:
+    rows = np.arange(top + 1, dtype=float)
+    total = np.zeros(top + 1)
+    for op in operators:
+        total += op.count * op.cost(Load(rows, rows, 0.0, 0.0, rows)).seconds
+    return total.tolist()
+
+
+class StepTimeModel:
+    """Seconds of the steps of one replica; implements `StepTimer`."""
+
+    def __init__(self, stages: Sequence[Stage], small: SmallKernels, engine: ResolvedEngine):
+        self._stages = [_StageTimer(stage, small, engine) for stage in stages]
+        self.stages = len(self._stages)
+        host = engine.host
+        self._async = engine.async_scheduling
+        self._host = (host.step_us * MICRO, host.step_us_per_sequence * MICRO)
+        self._stream = host.stream_us_per_token * MICRO
+
+    def stage_seconds(self, batch: StepBatch) -> tuple[float, ...]:
+        """Seconds that each pipeline stage spends on a batch; host time at the first."""
+        gpu = [stage.seconds(batch) for stage in self._stages]
+        gpu[0] = self._with_host(gpu[0], len(batch.decode_contexts) + len(batch.prefill_chunks))
+        gpu[-1] = max(gpu[-1], self._stream * batch.sampled_rows)
+        return tuple(gpu)
+
+    def _with_host(self, gpu: float, sequences: int) -> float:
+        host = self._host[0] + self._host[1] * sequences
+        return max(gpu, host) if self._async else gpu + host
+
+    def step_seconds(self, batch: StepBatch) -> float:
+        """Seconds of one step through all stages."""
+        return sum(self.stage_seconds(batch))
+
+    def decode_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
+        """Seconds of each of the next `steps` pure decode steps, shape (steps,)."""
+        sequences = len(contexts)
+        gpu = [stage.decode_seconds(contexts, steps) for stage in self._stages]
+        host = self._host[0] + self._host[1] * sequences
+        gpu[0] = np.maximum(gpu[0], host) if self._async else gpu[0] + host
+        gpu[-1] = np.maximum(gpu[-1], self._stream * sequences)
+        return np.sum(gpu, axis=0)
