@@ -25,16 +25,16 @@ class Prediction:
 
 def scheduler_settings(prepared: Prepared) -> SchedulerSettings:
     """What the scheduler of one replica needs of the engine's settings."""
-    engine = prepared.engine
+    engine, given = prepared.engine, prepared.deployment.engine
     return SchedulerSettings(
         max_num_batched_tokens=engine.max_num_batched_tokens,
         max_num_seqs=engine.max_num_seqs,
-        enable_prefix_caching=engine.enable_prefix_caching,
+        enable_prefix_caching=engine.prefix_caching,
         async_scheduling=engine.async_scheduling,
         pipeline_stages=prepared.deployment.placement.pp,
         mixed_prefill=engine.mixed_prefill,
-        long_prefill_token_threshold=engine.long_prefill_token_threshold,
-        watermark=engine.watermark,
+        long_prefill_token_threshold=given.long_prefill_token_threshold,
+        watermark=given.watermark,
     )
 
 

@@ -1,0 +1,461 @@
+"""vLLM V1's scheduler as a pure state machine: no time, no events.
+
+Rules (v1/core/sched/scheduler.py of vLLM 0.24 to 0.33, checked against recorded schedules):
+
+- A step has a token budget. Running requests come first, in order of admission: one token a decode,
+  the rest of the prompt, as far as the budget goes, for a prefill.
+- When blocks run out, the last of the running requests gives its own back, keeps what it generated
+  and queues in front to be computed again; nothing is admitted in a step in which that happened.
+- Then waiting requests are admitted in order, if the whole sequence fits in the free blocks.
+- With asynchronous scheduling a step is scheduled while its predecessor runs. The last token is
+  known in advance, so nothing is wasted; what a step frees is there for the step after the next.
+
+Decodes advance in lockstep (`lockstep.py`) as long as budget and blocks suffice for all of them;
+otherwise requests are taken one by one. Both ways give the same schedule.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from moeplan.cost.batch import StepBatch
+from moeplan.cost.kv_layout import KVCacheSpec
+from moeplan.errors import InputError
+from moeplan.simulation.kv_pool import CountingPool, KVPool
+from moeplan.simulation.lockstep import Lockstep
+from moeplan.simulation.prefix_cache import PrefixCachePool
+from moeplan.simulation.requests import Request
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """Engine options, under vLLM's names where it has one."""
+
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    enable_prefix_caching: bool = False
+    async_scheduling: bool = True
+    pipeline_parallel_size: int = 1
+    mixed_prefill: bool = True
+    """False: a step carries either prefill or decode, prefill first."""
+    long_prefill_token_threshold: int = 0
+    """Most tokens of one prompt in a step; 0: no limit."""
+    watermark: float = 0.0
+    """Share of the blocks that admission leaves free while anything runs."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_num_batched_tokens", "max_num_seqs", "pipeline_parallel_size"):
+            value = getattr(self, name)
+            if value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1")
+        if self.long_prefill_token_threshold < 0:
+            raise InputError(
+                f"long_prefill_token_threshold is {self.long_prefill_token_threshold}; "
+                "use 0 for no limit"
+            )
+        if not 0 <= self.watermark < 1:
+            raise InputError(f"watermark is {self.watermark}; it must be at least 0 and below 1")
+
+    @property
+    def max_concurrent_batches(self) -> int:
+        """Steps in flight at most: one a pipeline stage, one more with async scheduling."""
+        return self.pipeline_parallel_size + int(self.async_scheduling)
+
+
+@dataclass(slots=True, eq=False)
+class StepPlan:
+    """What one step computes, and for whom."""
+
+    index: int
+    """Steps scheduled before this one."""
+    batch: StepBatch
+    decodes: tuple[Request, ...]
+    """In the order of `batch.decode_contexts`."""
+    prefills: list[tuple[Request, int, int]]
+    """Request, new tokens, tokens computed before."""
+    ending: list[Request]
+    """Prefills that reach the end of what is known and sample a token."""
+    last: list[Request]
+    """Requests whose last token this step samples."""
+    fresh: list[Request]
+    """Decodes whose previous token did not come with that of the other decodes."""
+    held_back: list[Request]
+    """Decodes that budget or blocks left out."""
+    preempted: list[Request]
+    running: int
+    waiting: int
+    free_blocks: int
+
+    def items(self) -> Iterator[tuple[int, int, int]]:
+        """(request index, tokens scheduled, tokens computed once they are) of each request."""
+        for request, context in zip(self.decodes, self.batch.decode_contexts, strict=True):
+            yield request.index, 1, context + 1
+        for request, new, before in self.prefills:
+            yield request.index, new, before + new
+
+
+class _Draft:
+    """A plan in the making."""
+
+    __slots__ = (
+        "contexts",
+        "decodes",
+        "ending",
+        "fresh",
+        "held_back",
+        "last",
+        "preempted",
+        "prefills",
+    )
+
+    def __init__(self) -> None:
+        self.contexts: list[int] = []
+        self.decodes: tuple[Request, ...] = ()
+        self.prefills: list[tuple[Request, int, int]] = []
+        self.ending: list[Request] = []
+        self.last: list[Request] = []
+        self.fresh: list[Request] = []
+        self.held_back: list[Request] = []
+        self.preempted: list[Request] = []
+
+
+class Scheduler:
+    """One engine's queues. Call `schedule` and `complete` in turn, each plan completed in order.
+
+    With `async_scheduling` (or pipeline stages) up to `max_concurrent_batches` plans may be open.
+    """
+
+    def __init__(
+        self, settings: SchedulerSettings, kv: KVCacheSpec, *, know_blocks: bool | None = None
+    ):
+        """`know_blocks` picks the pool: identities of blocks (the default where prefixes are
+        cached), or mere counts, which is faster and exact as long as nothing is found again.
+        """
+        self.settings = settings
+        if know_blocks is None:
+            know_blocks = settings.enable_prefix_caching
+        lag = int(settings.async_scheduling)
+        self.pool: KVPool = (PrefixCachePool if know_blocks else CountingPool)(kv, lag)
+        self.running: list[Request] = []
+        """In order of admission."""
+        self.waiting: deque[Request] = deque()
+        self.preemptions = 0
+        self._lockstep = Lockstep(self.pool.cycle, self.pool.residues)
+        self._prefills: list[Request] = []
+        self._groups = len(self.pool.sizes)
+        self._reserve = int(settings.watermark * kv.num_blocks)
+        recurrent = [g.block_size for g in kv.groups if g.kind == "recurrent"]
+        aligned = settings.enable_prefix_caching and recurrent
+        self._alignment = max(recurrent) if aligned else 0
+        self._index = 0
+        self._admitted = 0
+        self._completed = 0
+
+    def add(self, request: Request) -> None:
+        """Queue a request."""
+        self.waiting.append(request)
+
+    def schedule(self) -> StepPlan | None:
+        """Plan the next step, or None if there is nothing to compute now."""
+        draft = _Draft()
+        budget = self.settings.max_num_batched_tokens
+        if self.settings.mixed_prefill:
+            budget = self._run(draft, budget)
+            self._admit(draft, budget)
+        else:
+            budget = self._run_each(draft, budget, self._prefills)
+            self._admit(draft, budget)
+            if not draft.prefills:
+                self._run_decodes(draft, budget)
+        if not draft.decodes and not draft.prefills:
+            return None
+        return self._seal(draft)
+
+    def complete(self, plan: StepPlan) -> None:
+        """Take in the tokens of the oldest open plan; its `last` requests are finished."""
+        self._completed = plan.index + 1
+        for request in plan.last:
+            if request.blocks:  # else it was preempted while its last token was on its way
+                self.running.remove(request)
+                self.pool.release(request)
+
+    @property
+    def unfinished(self) -> int:
+        """Requests waiting or running."""
+        return len(self.waiting) + len(self.running)
+
+    def steady_steps(self) -> int:
+        """How many of the coming plans are surely all alike: the same decodes and nothing else.
+
+        Neither an end, an admission, a preemption nor a budget shortage falls into them, provided
+        that nobody is added. 0 if the next plan may differ from the last.
+        """
+        lockstep = self._lockstep
+        if not lockstep.members or lockstep.fresh or self._prefills or self._piped:
+            return 0
+        count = len(lockstep.members)
+        if count != len(self.running) or count > self.settings.max_num_batched_tokens:
+            return 0
+        if self.waiting and not self._stays_blocked():
+            return 0
+        limit = lockstep.steps_to_end() - 1
+        return self.pool.steps_within(np.array(lockstep.contexts()), limit) if limit > 0 else 0
+
+    def contexts(self) -> np.ndarray:
+        """Cached tokens of every decode, before the next step."""
+        return np.array(self._lockstep.contexts())
+
+    def advance(self, steps: int) -> StepPlan:
+        """Schedule `steps` plans at once, as `steady_steps` allows; the last one is returned."""
+        lockstep = self._lockstep
+        self.pool.advance(lockstep.members, lockstep.clock, steps)
+        draft = _Draft()
+        draft.decodes = lockstep.snapshot()
+        lockstep.jump(steps - 1)
+        draft.contexts = lockstep.contexts()
+        lockstep.jump(1)
+        self._index += steps - 1
+        return self._seal(draft)
+
+    @property
+    def _piped(self) -> bool:
+        return self.settings.pipeline_parallel_size > 1
+
+    def _seal(self, draft: _Draft) -> StepPlan:
+        batch = StepBatch(
+            draft.contexts,
+            [(new, before) for _, new, before in draft.prefills],
+            len(draft.decodes) + len(draft.ending),
+        )
+        self._index += 1
+        return StepPlan(
+            self._index - 1,
+            batch,
+            draft.decodes,
+            draft.prefills,
+            draft.ending,
+            draft.last,
+            draft.fresh,
+            draft.held_back,
+            draft.preempted,
+            len(self.running),
+            len(self.waiting),
+            self.pool.free,
+        )
+
+    # Running requests
+
+    def _run(self, draft: _Draft, budget: int) -> int:
+        lockstep, prefills = self._lockstep, self._prefills
+        in_order = (
+            not prefills or not lockstep.members or prefills[0].seq > lockstep.members[-1].seq
+        )
+        if in_order and self._step_together(draft, budget):
+            return self._run_each(draft, budget - len(draft.decodes), prefills)
+        return self._run_each(draft, budget, self.running)
+
+    def _run_decodes(self, draft: _Draft, budget: int) -> None:
+        if not self._step_together(draft, budget):
+            self._run_each(draft, budget, [r for r in self.running if r.decoding])
+
+    def _step_together(self, draft: _Draft, budget: int) -> bool:
+        """One token for every decode, if budget and blocks surely suffice for all."""
+        lockstep = self._lockstep
+        if self._piped or len(lockstep.members) > budget:
+            return False
+        if not lockstep.members:
+            return True
+        due = lockstep.due()
+        if len(due) * self._groups > self.pool.free:
+            return False
+        for request in due:
+            self._extend_decode(request)
+        draft.decodes = lockstep.snapshot()
+        draft.contexts = lockstep.contexts()
+        draft.fresh = lockstep.fresh
+        self._tick(draft)
+        return True
+
+    def _tick(self, draft: _Draft) -> None:
+        for request in self._lockstep.tick():
+            request.generated = request.output
+            request.target = request.computed
+            draft.last.append(request)
+
+    def _extend_decode(self, request: Request) -> bool:
+        cached = request.computed + self._lockstep.clock
+        lag = self.pool.lag
+        done = cached - lag if request.regular or not lag else request.chunk_start
+        return self.pool.extend(request, done, cached + 1, cached + 1 - lag)
+
+    def _run_each(self, draft: _Draft, budget: int, queue: list[Request]) -> int:
+        """Take requests one by one; preempt from the end of the running ones for want of blocks."""
+        decodes: list[Request] = []
+        for request in queue[:]:
+            if budget <= 0:
+                break
+            chunk = self._chunk(request, budget) if request.blocks else 0
+            if not chunk:
+                continue
+            if not self._make_room(draft, request, chunk):
+                break
+            if request.decoding:
+                decodes.append(request)
+            else:
+                self._prefill(draft, request, chunk)
+            budget -= chunk
+        if decodes:
+            self._step_some(draft, decodes)
+        return budget
+
+    def _make_room(self, draft: _Draft, request: Request, chunk: int) -> bool:
+        while not self._extend(request, chunk):
+            victim = self.running[-1]
+            self._preempt(draft, victim)
+            if victim is request:
+                return False
+        return True
+
+    def _extend(self, request: Request, chunk: int) -> bool:
+        if request.decoding:
+            return self._extend_decode(request)
+        done = request.chunk_start if self.pool.lag else request.computed
+        total = request.computed + chunk
+        return self.pool.extend(request, done, total, total)
+
+    def _preempt(self, draft: _Draft, victim: Request) -> None:
+        """Back to the head of the queue. Tokens on their way arrive before it is admitted again."""
+        self.running.pop()
+        self.preemptions += 1
+        victim.preemptions += 1
+        draft.preempted.append(victim)
+        self.pool.release(victim)
+        if victim.decoding:
+            self._leave(victim)
+            victim.generated = victim.computed - victim.prompt + 1
+        elif victim.generated < victim.output:
+            self._prefills.remove(victim)
+        if victim.generated < victim.output:  # else its last token is on its way
+            victim.computed = 0
+            victim.target = victim.prompt + victim.generated
+            self.waiting.appendleft(victim)
+
+    def _leave(self, request: Request) -> None:
+        if self._piped:
+            request.decoding = False
+        else:
+            self._lockstep.leave(request)
+
+    def _step_some(self, draft: _Draft, decodes: list[Request]) -> None:
+        """One token for these decodes; the others wait."""
+        if self._piped:
+            self._step_piped(draft, decodes)
+            return
+        lockstep = self._lockstep
+        clock = lockstep.clock
+        draft.decodes = tuple(decodes)
+        draft.contexts = [r.computed + clock for r in decodes]
+        chosen = set(decodes)
+        left_out = [r for r in lockstep.members if r not in chosen]
+        draft.fresh = [r for r in lockstep.fresh if r in chosen]
+        draft.held_back = [r for r in left_out if r.regular]
+        for request in left_out:  # before the tick, so that nobody ends by it
+            lockstep.hold_back(request)
+        waiting_turn = [r for r in lockstep.fresh if r not in chosen]
+        self._tick(draft)
+        lockstep.fresh = waiting_turn
+        for request in waiting_turn:
+            request.regular = False
+
+    def _step_piped(self, draft: _Draft, decodes: list[Request]) -> None:
+        draft.decodes = tuple(decodes)
+        draft.contexts = [r.computed for r in decodes]
+        draft.fresh = decodes
+        for request in decodes:
+            request.chunk_start = request.computed
+            request.computed += 1
+            self._sampled(draft, request)
+
+    def _chunk(self, request: Request, budget: int) -> int:
+        """Tokens of a request that a step with that much budget left takes; 0 if it cannot run."""
+        if request.decoding:
+            return int(self._eligible(request))
+        before = request.computed
+        chunk = request.target - before
+        if 0 < self.settings.long_prefill_token_threshold < chunk:
+            chunk = self.settings.long_prefill_token_threshold
+        chunk = min(chunk, budget)
+        size = self._alignment
+        if size:  # states are cached at block ends: stop there, except for the prompt's tail
+            boundary = min(before + chunk, request.target) // size * size
+            if boundary > before:
+                chunk = boundary - before
+        return chunk
+
+    def _eligible(self, request: Request) -> bool:
+        """Whether a decode's previous token is known, or will be when a pipeline reaches it."""
+        if not self._piped or request.in_step < self._completed:
+            return True
+        stages = self.settings.pipeline_parallel_size
+        return self.settings.async_scheduling and self._index - request.in_step >= stages
+
+    # Prompts
+
+    def _admit(self, draft: _Draft, budget: int) -> None:
+        if draft.preempted:
+            return
+        running, waiting = self.running, self.waiting
+        while waiting and budget > 0 and len(running) < self.settings.max_num_seqs:
+            request = waiting[0]
+            hit = self.pool.lookup(request)
+            request.computed = hit.tokens
+            chunk = self._chunk(request, budget)
+            reserve = self._reserve if running else 0
+            if not self.pool.admit(request, hit, hit.tokens + chunk, reserve):
+                request.computed = 0
+                return
+            waiting.popleft()
+            self._admitted += 1
+            request.seq = self._admitted
+            request.hit_tokens += hit.tokens
+            running.append(request)
+            self._prefills.append(request)
+            self._prefill(draft, request, chunk)
+            budget -= chunk
+
+    def _stays_blocked(self) -> bool:
+        """Whether the head of the queue cannot be admitted while decodes only take blocks."""
+        if len(self.running) >= self.settings.max_num_seqs:
+            return True
+        head = self.waiting[0]
+        return not self.pool.windowed and not self.pool.fits(
+            head, self.pool.lookup(head), self._reserve
+        )
+
+    def _prefill(self, draft: _Draft, request: Request, chunk: int) -> None:
+        before = request.computed
+        request.chunk_start = before
+        request.computed = before + chunk
+        draft.prefills.append((request, chunk, before))
+        if request.computed == request.target:
+            self._prefills.remove(request)
+            draft.ending.append(request)
+            self._sampled(draft, request)
+
+    def _sampled(self, draft: _Draft, request: Request) -> None:
+        """A step takes a request to the end of what is known: a token will come of it."""
+        request.in_step = self._index
+        if request.computed == request.final:
+            request.decoding = False
+            request.generated = request.output
+            request.target = request.final
+            draft.last.append(request)
+        elif self._piped:
+            request.decoding = True
+        else:
+            request.regular = False
+            self._lockstep.join(request)
