@@ -1,0 +1,65 @@
+"""Transient memory of an engine's profiling run: the widest layer at the full token budget, or the
+sampler.
+
+vLLM measures it with one forward pass of `max_num_batched_tokens` tokens without attention and one
+sampler run of `max_num_seqs` rows, and keeps the larger (`gpu_worker.determine_available_memory`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moeplan.cost.engine import ResolvedEngine
+from moeplan.deployment import Deployment
+from moeplan.models.architecture import DenseFFN, GatedDeltaNet, Layer, Mamba2, MoEFFN
+
+ELEMENT_BYTES = 2
+RESIDENT_HIDDEN_COPIES = 4
+"""Hidden states alive beside a layer's own buffers: input, residual, normalised, output."""
+SAMPLER_BYTES_PER_LOGIT = 14
+"""BF16 logits, the FP32 copy, probabilities and the random draw (2 + 3 × 4)."""
+
+
+def activation_bytes(
+    deployment: Deployment, engine: ResolvedEngine, layers: Sequence[Layer], *, last: bool
+) -> float:
+    """Peak transient bytes on one GPU of a stage (estimate: buffers counted, not measured)."""
+    hidden = deployment.architecture.hidden_size
+    tokens = engine.max_num_batched_tokens
+    widest = max((_layer_width(x, hidden, deployment.placement.tp) for x in layers), default=0)
+    forward = tokens * (RESIDENT_HIDDEN_COPIES * hidden + widest) * ELEMENT_BYTES
+    if not last:
+        return forward
+    logits = engine.max_num_seqs * deployment.architecture.vocab_size
+    return max(forward, logits * SAMPLER_BYTES_PER_LOGIT)
+
+
+def _layer_width(layer: Layer, hidden: int, tp: int) -> float:
+    """Elements a token that a layer's buffers hold at their peak."""
+    return max(_mixer_width(layer.mixer, tp), _ffn_width(layer.ffn, hidden, tp))
+
+
+def _mixer_width(mixer: object, tp: int) -> float:
+    match mixer:
+        case None:
+            return 0.0
+        case GatedDeltaNet():
+            keys = 2 * mixer.num_k_heads * mixer.k_head_dim
+            return (2 * keys + 3 * mixer.num_v_heads * mixer.v_head_dim) / tp
+        case Mamba2():
+            inner = mixer.num_heads * mixer.head_dim
+            return (3 * inner + 4 * mixer.n_groups * mixer.state_size) / tp
+    value = getattr(mixer, "v_head_dim", None) or mixer.head_dim
+    return 4 * mixer.num_heads * value / tp
+
+
+def _ffn_width(ffn: DenseFFN | MoEFFN | None, hidden: int, tp: int) -> float:
+    if ffn is None:
+        return 0.0
+    gate = 2 if ffn.gated else 1
+    if isinstance(ffn, DenseFFN):
+        return (gate + 1) * ffn.intermediate_size / tp
+    width = ffn.moe_intermediate_size / tp
+    # Each routed copy of a token passes two buffers: up-projection or output, and activation.
+    routed = max(gate * width, ffn.latent_size or hidden) + width
+    return ffn.num_experts_per_tok * routed

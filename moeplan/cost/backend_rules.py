@@ -1,0 +1,77 @@
+"""Which kernels an engine prefers for a weight format on a GPU: predicates without tables.
+
+vLLM walks a list of backends and takes the first whose predicates hold. The rules are those of
+`model_executor/layers/fused_moe/oracle/*.py` (experts) and `model_executor/kernels/linear/`
+(dense), read in 0.24, 0.32 and 0.33 for SwiGLU or squared-ReLU experts without LoRA. Each answer
+names the pick first, then what is nearest to it where no table of the pick exists.
+"""
+
+from __future__ import annotations
+
+from moeplan.cost.engine_profile import version_key
+
+Capability = tuple[int, int]
+Preference = tuple[str, ...]
+
+HUMMING_SINCE = (0, 33)
+"""vLLM that puts Humming ahead of Marlin on compute capability 9."""
+DEEPGEMM_SM120_SINCE = (0, 33)
+
+_TRTLLM = ("flashinfer-trtllm", "flashinfer-cutlass")
+_CUTLASS = ("flashinfer-cutlass", "cutlass")
+_MARLIN = ("marlin",)
+_TRITON = ("triton",)
+
+
+def expert_preference(
+    engine: str, version: str, fmt: str, capability: Capability, *, whole_experts: bool
+) -> Preference:
+    """Backends for routed experts; `whole_experts` under expert parallelism."""
+    if engine == "trtllm":
+        return ("cutlass", "flashinfer-cutlass")
+    if engine == "sglang" and fmt == "bf16":
+        return _TRITON
+    major = capability[0]
+    if major == 10:
+        return _MARLIN if fmt == "int4" else _TRTLLM
+    if major == 12:
+        return _experts_sm120(fmt, version_key(version))
+    if major == 9:
+        return _experts_sm90(fmt, version_key(version), whole_experts=whole_experts)
+    if fmt == "bf16" or (capability >= (8, 9) and fmt in ("fp8", "fp8_block")):
+        return _TRITON
+    return _MARLIN
+
+
+def _experts_sm90(fmt: str, version: tuple[int, ...], *, whole_experts: bool) -> Preference:
+    if fmt in ("bf16", "mxfp4"):
+        return _TRITON
+    if fmt == "fp8_block":
+        return _CUTLASS if whole_experts else _TRITON
+    if fmt == "fp8":
+        return _CUTLASS
+    return ("humming", "marlin") if version >= HUMMING_SINCE else _MARLIN
+
+
+def _experts_sm120(fmt: str, version: tuple[int, ...]) -> Preference:
+    if fmt in ("mxfp4", "int4"):
+        return _MARLIN
+    if fmt == "fp8_block":
+        return ("deepgemm", "triton") if version >= DEEPGEMM_SM120_SINCE else _TRITON
+    return _CUTLASS
+
+
+def linear_preference(engine: str, fmt: str, capability: Capability) -> Preference:
+    """Backends for dense GEMMs."""
+    major = capability[0]
+    if fmt == "bf16":
+        return ("cublas",)
+    if fmt == "int4":
+        return ("machete", "marlin") if major == 9 and engine == "vllm" else _MARLIN
+    if fmt in ("nvfp4", "mxfp4"):
+        return _CUTLASS if major >= 10 else _MARLIN
+    if capability < (8, 9):
+        return _MARLIN
+    if fmt == "fp8_block":
+        return ("cutlass", "triton") if major in (8, 12) else ("deepgemm", "cutlass")
+    return _CUTLASS if major >= 10 else ("cutlass",)

@@ -1,0 +1,294 @@
+"""`KernelChoice`: which kernel table prices each operator of a deployment, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from moeplan.cost.backend_rules import Preference, expert_preference, linear_preference
+from moeplan.cost.engine import ResolvedEngine
+from moeplan.cost.engine_profile import capability
+from moeplan.cost.formats import check_online_quantization, component_formats, kernel_format
+from moeplan.deployment import Deployment
+from moeplan.errors import DeploymentError
+from moeplan.hardware_specs.schema import (
+    AttentionDecode,
+    AttentionPrefill,
+    Hardware,
+    KernelSet,
+    Linear,
+    MoE,
+    RecurrentKernel,
+)
+from moeplan.models.architecture import LatentAttention
+from moeplan.models.checkpoint import Checkpoint
+
+NOT_MULTIPLIED = frozenset(
+    {"routed_experts", "expert_bias", "embed", "norms", "attn_small", "mamba_small"}
+)
+"""Components that no dense GEMM computes (`embed` does where it is tied to the head)."""
+_STAND_INS = {"fp8": "fp8_block", "fp8_block": "fp8"}
+"""Formats of the same width whose table serves where a device has none of its own."""
+
+
+class _Table(Protocol):
+    family: str
+
+
+T = TypeVar("T", bound=_Table)
+
+
+@dataclass(frozen=True, slots=True)
+class Pick(Generic[T]):
+    """One table, chosen for one operator and format."""
+
+    operator: str
+    format: str
+    wanted: str
+    """Backend that the engine takes."""
+    table: T
+    exact: bool
+    """Whether the table is of that backend and format; otherwise the nearest known."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """Kernel tables of one deployment by operator and format."""
+
+    linears: Mapping[str, Pick[Linear]]
+    experts: Pick[MoE] | None
+    decode_attention: Mapping[str, Pick[AttentionDecode]]
+    prefill_attention: Pick[AttentionPrefill] | None
+    state: Pick[RecurrentKernel] | None
+    online_quantization: Mapping[str, str]
+
+    @property
+    def picks(self) -> tuple[Pick, ...]:
+        """Everything that was picked."""
+        single = (self.experts, self.prefill_attention, self.state)
+        many = (*self.linears.values(), *self.decode_attention.values())
+        return (*many, *(pick for pick in single if pick is not None))
+
+    def formats(self, checkpoint: Checkpoint, component: str) -> dict[str, float]:
+        """Share of each storage format in a component, online quantisation included."""
+        return component_formats(checkpoint, component, self.online_quantization)
+
+    def linear(self, fmt: str) -> Linear:
+        """Dense GEMM table of a storage format."""
+        return self.linears[kernel_format(fmt)].table
+
+    def moe(self) -> MoE:
+        """Routed-experts table; only for models that route."""
+        return _present(self.experts, "routed experts").table
+
+    def attention_decode(self, kind: str) -> AttentionDecode:
+        """Decode attention table, `kind` "gqa" or "mla"."""
+        return self.decode_attention[kind].table
+
+    def attention_prefill(self) -> AttentionPrefill:
+        """Prefill attention table; only for models with attention."""
+        return _present(self.prefill_attention, "attention").table
+
+    def recurrent(self) -> RecurrentKernel:
+        """Gated DeltaNet or Mamba-2 table; only for models with such layers."""
+        return _present(self.state, "recurrent layers").table
+
+
+def _present(pick: Pick | None, what: str) -> Pick:
+    if pick is None:
+        raise LookupError(f"this architecture has no {what}")
+    return pick
+
+
+def choose_kernels(
+    deployment: Deployment, hardware: Hardware, engine: ResolvedEngine
+) -> KernelChoice:
+    """Pick a table for every operator as the engine picks its kernels.
+
+    `engine.kernel` of the settings ("marlin", "cutlass", ...) replaces the engine's choice wherever
+    such a table exists. Where the engine's pick has no table the nearest with the same format is
+    taken and marked. Raises `DeploymentError` naming what exists where nothing serves.
+    """
+    check_online_quantization(deployment)
+    kernels = hardware.kernel_set(deployment.device)
+    choice = KernelChoice(
+        linears=_linears(deployment, hardware, kernels),
+        experts=_experts(deployment, hardware, kernels),
+        decode_attention=_decode_attention(deployment, kernels, engine),
+        prefill_attention=_prefill_attention(deployment, kernels, engine),
+        state=_state(deployment, kernels),
+        online_quantization=deployment.engine.online_quantization,
+    )
+    _check_override(deployment, kernels, choice)
+    return choice
+
+
+def expert_backend(deployment: Deployment, hardware: Hardware, fmt: str) -> str:
+    """Backend of routed experts in a storage format: the user's word or the engine's pick."""
+    return deployment.engine.kernel or _expert_preference(deployment, hardware, fmt)[0]
+
+
+def _expert_preference(deployment: Deployment, hardware: Hardware, fmt: str) -> Preference:
+    settings, placement = deployment.engine, deployment.placement
+    return expert_preference(
+        settings.engine,
+        settings.version,
+        kernel_format(fmt),
+        capability(hardware.devices[deployment.device]),
+        whole_experts=placement.ep,
+    )
+
+
+def _formats(deployment: Deployment, component: str) -> dict[str, float]:
+    online = deployment.engine.online_quantization
+    return component_formats(deployment.checkpoint, component, online)
+
+
+def _linears(
+    deployment: Deployment, hardware: Hardware, kernels: KernelSet
+) -> dict[str, Pick[Linear]]:
+    architecture = deployment.architecture
+    multiplied = set(architecture.components) - NOT_MULTIPLIED
+    multiplied.add("embed" if architecture.tie_word_embeddings else "lm_head")
+    formats = {kernel_format(f) for c in multiplied for f in _formats(deployment, c)}
+    cuda = capability(hardware.devices[deployment.device])
+    return {
+        fmt: _pick(
+            "linear",
+            fmt,
+            kernels.linear,
+            linear_preference(deployment.engine.engine, fmt, cuda),
+            deployment,
+        )
+        for fmt in sorted(formats)
+    }
+
+
+def _experts(deployment: Deployment, hardware: Hardware, kernels: KernelSet) -> Pick[MoE] | None:
+    if not deployment.architecture.is_moe:
+        return None
+    shares = _formats(deployment, "routed_experts")
+    fmt = max(shares, key=shares.__getitem__)
+    wanted = _expert_preference(deployment, hardware, fmt)
+    return _pick("experts", kernel_format(fmt), kernels.moe, wanted, deployment)
+
+
+def _pick(
+    operator: str, fmt: str, tables: Sequence[T], wanted: Preference, deployment: Deployment
+) -> Pick[T]:
+    """The best table of a format; a format of equal width stands in where there is none."""
+    serving = fmt
+    usable = [t for t in tables if fmt in t.formats]
+    if not usable and fmt in _STAND_INS:
+        serving = _STAND_INS[fmt]
+        usable = [t for t in tables if serving in t.formats]
+    if not usable:
+        known = ", ".join(t.family for t in tables) or "none"
+        raise DeploymentError(
+            f"no kernel table for {operator} in {fmt} on {deployment.device}; known: {known}; "
+            "use another --checkpoint or device"
+        )
+    override = deployment.engine.kernel
+    if override and any(_matches(t.family, override) for t in usable):
+        wanted = (override,)
+    table = _nearest(usable, wanted)
+    exact = serving == fmt and _matches(table.family, wanted[0])
+    return Pick(
+        operator, fmt, wanted[0], table, exact, _reason(table, fmt, wanted, override, exact)
+    )
+
+
+def _reason(table: _Table, fmt: str, wanted: Preference, override: str | None, exact: bool) -> str:
+    who = "set by the user" if wanted == (override,) else f"the engine's choice for {fmt}"
+    if exact:
+        return who
+    return f"{who} is {wanted[0]}, which has no table here: {table.family} is the nearest"
+
+
+def _words(name: str) -> set[str]:
+    return set(name.lower().replace("_", "-").split("-"))
+
+
+def _matches(family: str, backend: str) -> bool:
+    """Whether a family name contains every word of a backend name."""
+    return _words(backend) <= _words(family)
+
+
+def _nearest(tables: Sequence[T], wanted: Preference) -> T:
+    """First table of the first backend that has one; else the one that shares most words."""
+    for backend in wanted:
+        found = [t for t in tables if _matches(t.family, backend)]
+        if found:
+            return min(found, key=lambda t: len(_words(t.family)))
+    return max(tables, key=lambda t: len(_words(t.family) & _words(wanted[0])))
+
+
+def _check_override(deployment: Deployment, kernels: KernelSet, choice: KernelChoice) -> None:
+    """Refuse a kernel word that fits no operator of this deployment."""
+    word = deployment.engine.kernel
+    if word is None or any(_matches(pick.table.family, word) for pick in choice.picks):
+        return
+    known = sorted({t.family for t in (*kernels.linear, *kernels.moe)})
+    formats = sorted({pick.format for pick in choice.picks})
+    raise DeploymentError(
+        f"kernel {word!r} fits no operator of {deployment.architecture.slug} "
+        f"({', '.join(formats)}) on {deployment.device}; known there: {', '.join(known)}"
+    )
+
+
+def _attention_kind(deployment: Deployment) -> str | None:
+    mixers = [layer.mixer for layer in deployment.architecture.layers]
+    if any(isinstance(m, LatentAttention) for m in mixers):
+        return "mla"
+    return "gqa" if any(m is not None and m.kind in _GROUPED for m in mixers) else None
+
+
+_GROUPED = ("full", "sliding", "chunked")
+
+
+def _decode_attention(
+    deployment: Deployment, kernels: KernelSet, engine: ResolvedEngine
+) -> dict[str, Pick[AttentionDecode]]:
+    kind = _attention_kind(deployment)
+    if kind is None:
+        return {}
+    tables = [t for t in kernels.attention_decode if t.kind == kind]
+    return {kind: _attention(f"{kind} decode attention", tables, deployment, engine)}
+
+
+def _prefill_attention(
+    deployment: Deployment, kernels: KernelSet, engine: ResolvedEngine
+) -> Pick[AttentionPrefill] | None:
+    if _attention_kind(deployment) is None:
+        return None
+    return _attention("prefill attention", kernels.attention_prefill, deployment, engine)
+
+
+def _attention(
+    operator: str, tables: Sequence[T], deployment: Deployment, engine: ResolvedEngine
+) -> Pick[T]:
+    """Table of the attention backend; one of another cache format stands in where there is none."""
+    if not tables:
+        raise DeploymentError(f"no table of {operator} on {deployment.device}; use another device")
+    wanted, kv_format = engine.attention.name, engine.kv_format
+    measured = [t for t in tables if kv_format in t.kv_formats]
+    table = _nearest(measured or tables, (wanted,))
+    exact = bool(measured) and _matches(table.family, wanted)
+    reason = engine.attention.reason
+    if not exact:
+        reason += f"; {wanted} with {kv_format} cache has no table here: {table.family} stands in"
+    return Pick(operator, kv_format, wanted, table, exact, reason)
+
+
+def _state(deployment: Deployment, kernels: KernelSet) -> Pick[RecurrentKernel] | None:
+    kinds = {layer.mixer.kind for layer in deployment.architecture.layers if layer.mixer}
+    recurrent = kinds & {"gdn", "mamba2"}
+    if not recurrent:
+        return None
+    if not kernels.recurrent:
+        raise DeploymentError(f"no table of recurrent layers on {deployment.device}")
+    wanted = min(recurrent)
+    table = _nearest(kernels.recurrent, (wanted, "triton"))
+    return Pick("recurrent", "state", wanted, table, True, "Triton kernels serve recurrent layers")

@@ -1,0 +1,118 @@
+"""Bytes of weights on one GPU of one pipeline stage, component by component.
+
+Cuts follow vLLM: linears, experts, recurrent heads and the vocabulary are divided by the
+tensor-parallel ranks; routers, norms, latent projections, indexers and MLA's down-projections are
+replicated; KV projections are replicated where there are fewer KV heads than ranks; expert
+parallelism keeps experts whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from moeplan.cost.formats import component_bytes_per_weight, component_formats
+from moeplan.cost.kernel_choice import expert_backend
+from moeplan.deployment import Deployment, Placement
+from moeplan.hardware_specs.schema import Hardware
+from moeplan.models.architecture import GroupedQueryAttention, LatentAttention, Layer, MoEFFN
+
+REPLICATED = frozenset({"router", "latent_proj", "norms", "attn_small", "indexer"})
+_EXPERT_COMPONENTS = ("routed_experts", "expert_bias")
+_MXFP4_PADDING = {
+    "marlin": (256, 128),
+    "flashinfer-trtllm": (256, 128),
+    "flashinfer-cutlass": (128, 128),
+    "cutlass": (128, 128),
+    "triton": (1, 64),
+}
+"""Multiples to which MXFP4 kernels round the hidden and the intermediate width (vLLM oracles)."""
+
+
+def stage_weight_bytes(
+    deployment: Deployment,
+    hardware: Hardware,
+    layers: Sequence[Layer],
+    *,
+    first: bool,
+    last: bool,
+) -> dict[str, float]:
+    """Weight bytes on one GPU of a stage with these layers, by component.
+
+    `first` holds the embedding and the vision tower, `last` the head (the embedding again where
+    they are tied).
+    """
+    architecture = deployment.architecture
+    part = replace(architecture, layers=tuple(layers))
+    online = deployment.engine.online_quantization
+    sizes = {}
+    for component, count in part.components.items():
+        if count and _held(component, architecture.tie_word_embeddings, first=first, last=last):
+            share = _share(component, part.layers, deployment.placement)
+            extra = _replicated_extra(component, part.layers, part.hidden_size, deployment)
+            bytes_per_weight = component_bytes_per_weight(deployment.checkpoint, component, online)
+            sizes[component] = (count * share + extra) * bytes_per_weight
+    if "routed_experts" in sizes:
+        sizes["routed_experts"] *= _padding(deployment, hardware, part.layers)
+    if first and architecture.vision_params:
+        vision = component_bytes_per_weight(deployment.checkpoint, "vision", online)
+        sizes["vision"] = architecture.vision_params * vision / deployment.placement.tp
+    return sizes
+
+
+def _held(component: str, tied: bool, *, first: bool, last: bool) -> bool:
+    if component == "embed":
+        return first or (last and tied)
+    return last if component == "lm_head" else True
+
+
+def _share(component: str, layers: Sequence[Layer], placement: Placement) -> float:
+    """Share of a component's weights on one GPU."""
+    if component in _EXPERT_COMPONENTS:
+        return _expert_share(layers, placement)
+    return 1.0 if component in REPLICATED else 1.0 / placement.tp
+
+
+def _expert_share(layers: Sequence[Layer], placement: Placement) -> float:
+    ranks = placement.tp * placement.dp
+    experts = next(x.ffn.num_experts for x in layers if isinstance(x.ffn, MoEFFN))
+    return math.ceil(experts / ranks) / experts if placement.ep else 1.0 / ranks
+
+
+def _replicated_extra(
+    component: str, layers: Sequence[Layer], hidden: int, deployment: Deployment
+) -> float:
+    """Weights beyond the even cut, because a part of the component is replicated."""
+    tp = deployment.placement.tp
+    return sum(_replicated(component, x.mixer, hidden, tp) for x in layers)
+
+
+def _replicated(component: str, mixer: object, hidden: int, tp: int) -> float:
+    if isinstance(mixer, GroupedQueryAttention) and component == "attn_proj":
+        width = mixer.num_kv_heads * mixer.head_dim * (1 if mixer.k_eq_v else 2)
+        copies = max(1.0, tp / mixer.num_kv_heads)
+        return hidden * width * (copies - 1) / tp
+    if isinstance(mixer, LatentAttention) and component in ("mla_q", "mla_kv"):
+        latent = mixer.kv_lora_rank + mixer.qk_rope_head_dim
+        down = mixer.q_lora_rank if component == "mla_q" else latent
+        return hidden * down * (1 - 1 / tp)
+    return 0.0
+
+
+def _padding(deployment: Deployment, hardware: Hardware, layers: Sequence[Layer]) -> float:
+    """Growth of routed experts because MXFP4 kernels round their widths up."""
+    online = deployment.engine.online_quantization
+    formats = component_formats(deployment.checkpoint, "routed_experts", online)
+    if set(formats) != {"mxfp4"}:
+        return 1.0
+    rounding = _MXFP4_PADDING.get(expert_backend(deployment, hardware, "mxfp4"), (1, 1))
+    ffn = next(x.ffn for x in layers if isinstance(x.ffn, MoEFFN))
+    placement = deployment.placement
+    cut = 1 if placement.ep else placement.tp * placement.dp
+    widths = (
+        ffn.latent_size or deployment.architecture.hidden_size,
+        ffn.moe_intermediate_size / cut,
+    )
+    grown = [math.ceil(w / m) * m / w for w, m in zip(widths, rounding, strict=True)]
+    return math.prod(grown)
