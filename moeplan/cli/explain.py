@@ -1,0 +1,145 @@
+"""`moeplan explain`: one engine step taken apart, operator by operator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from moeplan.cli import render
+from moeplan.cli.describe import assumptions, show_assumptions
+from moeplan.cli.options import CalibrationFile, JsonFlag, with_options
+from moeplan.cli.session import prepare_scenario, read_hardware
+from moeplan.errors import InputError
+from moeplan.estimate import Estimate
+from moeplan.scenario import MOST_SEQUENCES, MOST_TOKENS, Options, Scenario
+
+if TYPE_CHECKING:
+    from moeplan.cost.batch import StepBatch
+    from moeplan.cost.predictor import Prepared
+
+GIGA = 1e9
+
+
+class StepOptions(Options):
+    """What the step computes."""
+
+    batch: int = Field(1, ge=0, le=MOST_SEQUENCES, description="Sequences that decode.")
+    context: int = Field(
+        1024, ge=1, le=MOST_TOKENS, description="Tokens in the cache of each of them."
+    )
+    prefill: int = Field(
+        0, ge=0, le=MOST_TOKENS, description="Tokens of one prompt computed in the same step."
+    )
+
+
+@with_options
+def explain(
+    scenario: Scenario,
+    step: StepOptions,
+    calibration: CalibrationFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Take one step apart: bytes, FLOPs, seconds, limit, kernel and source of each operator."""
+    if not step.batch + step.prefill:
+        raise InputError("batch and prefill are both 0; a step needs --batch or --prefill")
+    longest = max(step.context + 1 if step.batch else 1, step.prefill)
+    prepared = prepare_scenario(scenario, read_hardware(calibration), longest)
+    render.emit(explain_data(prepared, step), as_json, _show)
+
+
+def explain_data(prepared: Prepared, step: StepOptions) -> dict[str, Any]:
+    """Operators, their sum and what the step takes beyond it, by pipeline stage."""
+    from moeplan.cost.explain import effective_bit_work, operator_shares
+
+    batch = _batch(prepared, step)
+    padded = prepared.engine.padded_tokens(batch.tokens) if not step.prefill else batch.tokens
+    shares = operator_shares(prepared.stages, batch, padded)
+    stages = prepared.timer.stage_seconds(batch)
+    deployment = prepared.deployment
+    return {
+        "deployment": assumptions(prepared),
+        "step": step.model_dump() | {"tokens": batch.tokens, "padded_tokens": padded},
+        "operators": shares,
+        "stages": [
+            {"stage": stage, "operator_seconds": used, "other_seconds": total - used}
+            for stage, total in enumerate(stages)
+            for used in [sum(s.seconds for s in shares if s.stage == stage)]
+        ],
+        "step_seconds": Estimate(prepared.timer.step_seconds(batch), prepared.basis),
+        "effective_bit_work": effective_bit_work(deployment.architecture, deployment.checkpoint),
+    }
+
+
+def _batch(prepared: Prepared, step: StepOptions) -> StepBatch:
+    from moeplan.cost.batch import StepBatch
+
+    _check_limits(prepared, step)
+    return StepBatch(
+        decode_contexts=[step.context] * step.batch,
+        prefill_chunks=[(step.prefill, 0)] if step.prefill else [],
+        sampled_rows=step.batch + (1 if step.prefill else 0),
+    )
+
+
+def _check_limits(prepared: Prepared, step: StepOptions) -> None:
+    engine = prepared.engine
+    if step.batch > engine.max_num_seqs:
+        raise InputError(
+            f"batch {step.batch} exceeds max_num_seqs {engine.max_num_seqs}; "
+            f"lower it or set --max-num-seqs {step.batch}"
+        )
+    tokens = step.batch + step.prefill
+    if tokens > engine.max_num_batched_tokens:
+        raise InputError(
+            f"{tokens} tokens exceed max_num_batched_tokens {engine.max_num_batched_tokens}; "
+            f"lower --prefill or set --max-num-batched-tokens {tokens}"
+        )
+
+
+def _show(data: dict[str, Any]) -> None:
+    show_assumptions(data["deployment"])
+    step, total = data["step"], data["step_seconds"]
+    render.print_line(
+        f"step of {step['tokens']} tokens: {step['batch']} decodes at {step['context']:,} cached "
+        f"tokens, {step['prefill']:,} prefill tokens"
+    )
+    several = len(data["stages"]) > 1
+    text, num = render.text, render.num
+    render.print_table(
+        [*([num("stage")] if several else []), text("operator"), num("×"), num("MB"), num("GFLOP"),
+         num("µs"), num("share"), text("bound"), text("kernel family"), text("grade")],
+        [_row(share, total.value, several) for share in data["operators"]]
+        + [_other(stage, total.value, several) for stage in data["stages"]],
+        "Operators on one GPU, all layers together",
+    )  # fmt: skip
+    _show_sources(data["operators"])
+    render.print_line(f"step: {render.estimate(total, form=render.seconds)}", bold=True)
+    render.print_line(
+        f"effective bit-work: {render.number(data['effective_bit_work'] / GIGA)} Gbit a token "
+        "(active parameters × bits)"
+    )
+    render.print_trust([total])
+
+
+def _row(share: Any, total: float, several: bool) -> list[str]:
+    row = [
+        share.name, render.number(share.count), render.number(share.bytes / 1e6),
+        render.number(share.flops / GIGA), render.number(share.seconds * 1e6),
+        f"{share.seconds / total:.1%}", share.bound, share.family, share.grade,
+    ]  # fmt: skip
+    return [str(share.stage), *row] if several else row
+
+
+def _other(stage: dict[str, Any], total: float, several: bool) -> list[str]:
+    other = stage["other_seconds"]
+    name = "norms, glue, launches, host" if other >= 0 else "overlap"
+    row = [name, "", "", "", render.number(other * 1e6), f"{other / total:.1%}", "", "", ""]
+    return [str(stage["stage"]), *row] if several else row
+
+
+def _show_sources(shares: list[Any]) -> None:
+    sources = dict.fromkeys((share.family, share.source) for share in shares)
+    render.print_table(
+        [render.text("kernel family"), render.text("source")], [list(pair) for pair in sources]
+    )

@@ -1,0 +1,121 @@
+"""`moeplan fit`: what lies in a GPU's memory, and how many sequences fit beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from moeplan.cli import render
+from moeplan.cli.describe import assumptions, show_assumptions, show_settings
+from moeplan.cli.options import CalibrationFile, JsonFlag, with_options
+from moeplan.cli.session import prepare_scenario, read_hardware
+from moeplan.scenario import Scenario, build_deployment
+
+if TYPE_CHECKING:
+    from moeplan.cost.memory import MemoryMap
+    from moeplan.cost.predictor import Prepared
+
+SHORTEST = 1024
+_PARTS = {
+    "weights_gib": "weights",
+    "activations_gib": "activations",
+    "workspaces_gib": "workspaces",
+    "cuda_graphs_gib": "CUDA graphs",
+    "kv_pool_gib": "KV pool, recurrent state included",
+    "remainder_gib": "requested, left over",
+    "context_gib": "CUDA context and communicators (beside the request)",
+    "outside_gib": "left to others",
+    "total_gib": "all that an engine sees",
+}
+
+
+@with_options
+def fit(scenario: Scenario, calibration: CalibrationFile = None, as_json: JsonFlag = False) -> None:
+    """Show the memory map of one GPU, and how many sequences of what length fit.
+
+    Without --max-model-len sequences may be as long as the model allows, as in vLLM.
+    """
+    hardware = read_hardware(calibration)
+    limit = build_deployment(scenario, hardware).architecture.max_position_embeddings
+    prepared = prepare_scenario(scenario, hardware, scenario.max_model_len or limit)
+    render.emit(fit_data(prepared), as_json, _show)
+
+
+def fit_data(prepared: Prepared) -> dict[str, Any]:
+    """Memory map in GiB a GPU, and sequences by length, of one replica."""
+    memory = prepared.memory
+    replicas = prepared.deployment.placement.replicas
+    return {
+        "deployment": assumptions(prepared),
+        "memory": memory.to_dict(),
+        "graphs_in_request": memory.graphs_in_request,
+        "sequences": [
+            {
+                "tokens": length,
+                "sequences": memory.sequences(length),
+                "sequences_all_replicas": memory.sequences(length) * replicas,
+                "runnable": min(memory.sequences(length), prepared.engine.max_num_seqs),
+            }
+            for length in _lengths(memory)
+        ],
+    }
+
+
+def _lengths(memory: MemoryMap) -> list[int]:
+    """Powers of two from `SHORTEST` up to the longest sequence, and that one."""
+    lengths, length = [], SHORTEST
+    while length < memory.max_model_len:
+        lengths.append(length)
+        length *= 2
+    return [*lengths, memory.max_model_len]
+
+
+def _show(data: dict[str, Any]) -> None:
+    memory = data["memory"]
+    show_assumptions(data["deployment"])
+    text, num = render.text, render.num
+    render.print_table(
+        [text("on one GPU"), num("GiB")],
+        [[label, f"{memory[name]:,.2f}"] for name, label in _PARTS.items()],
+        _title(data),
+    )
+    render.print_table(
+        [text("weights"), num("GiB")],
+        [
+            [name, f"{value:,.3f}"]
+            for name, value in sorted(memory["weights_by_component_gib"].items(), key=_descending)
+        ],
+    )
+    _show_capacity(data)
+    show_settings(data["deployment"])
+
+
+def _descending(item: tuple[str, float]) -> float:
+    return -item[1]
+
+
+def _title(data: dict[str, Any]) -> str:
+    stages = data["deployment"]["placement"]["pp"]
+    return f"Memory of a GPU of stage {data['memory']['stage']}" if stages > 1 else "Memory"
+
+
+def _show_capacity(data: dict[str, Any]) -> None:
+    memory = data["memory"]
+    render.print_line(
+        f"KV pool of one replica: {memory['kv_tokens']:,} tokens in {memory['kv_blocks']:,} blocks "
+        f"of {memory['kv_block_tokens']:,}; {memory['max_concurrency']:.2f} sequences of "
+        f"{memory['max_model_len']:,} tokens"
+    )
+    if memory["state_gib_per_sequence"]:
+        state = memory["state_gib_per_sequence"] * 1024
+        render.print_line(f"recurrent state: {render.number(state)} MiB a sequence")
+    text, num = render.text, render.num
+    replicas = data["deployment"]["placement"]["replicas"]
+    several = [num("in all replicas")] if replicas > 1 else []
+    render.print_table(
+        [text("tokens a sequence"), num("fit at once"), num("and may run"), *several],
+        [
+            [f"{row['tokens']:,}", f"{row['sequences']:,}", f"{row['runnable']:,}",
+             *([f"{row['sequences_all_replicas']:,}"] if several else [])]
+            for row in data["sequences"]
+        ],
+    )  # fmt: skip

@@ -1,0 +1,88 @@
+"""Command-line options, each declared once: as a pydantic field, or as an alias below."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, get_args
+
+import typer
+from pydantic.fields import FieldInfo
+
+from moeplan.scenario import Options, option_words, parse_options
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the same data as JSON.")]
+CalibrationFile = Annotated[
+    Path | None, typer.Option("--calibration", help="Calibration file that overrides constants.")
+]
+
+
+def with_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Spread each `Options` parameter of a command into one option a field.
+
+    The command line then shows the fields; the function gets the checked object.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    groups = {name: p.annotation for name, p in signature.parameters.items() if _is_options(p)}
+
+    @wraps(function)
+    def command(**values: Any) -> None:
+        for name, kind in groups.items():
+            fields = {field: values.pop(field) for field in kind.model_fields}
+            values[name] = parse_options(kind, fields)
+        function(**values)
+
+    parameters = list(_parameters(signature))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    del command.__wrapped__  # type: ignore[attr-defined]
+    return command
+
+
+def _is_options(parameter: inspect.Parameter) -> bool:
+    kind = parameter.annotation
+    return inspect.isclass(kind) and issubclass(kind, Options)
+
+
+def _parameters(signature: inspect.Signature) -> Iterator[inspect.Parameter]:
+    for parameter in signature.parameters.values():
+        if not _is_options(parameter):
+            yield parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            continue
+        for name, field in parameter.annotation.model_fields.items():
+            yield _parameter(name, field)
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    """One field as a typer parameter: an argument if it is positional, else `--long-name`."""
+    words = option_words(field.annotation)
+    metavar = "|".join(words) or None
+    if field.json_schema_extra:
+        info: Any = typer.Argument(help=field.description)
+    else:
+        info = typer.Option(
+            *_names(name, field.annotation), help=field.description, metavar=metavar
+        )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if field.is_required() else field.default,
+        annotation=Annotated[_parsed_type(field.annotation), info],
+    )
+
+
+def _names(name: str, annotation: Any) -> tuple[str, ...]:
+    words = name.replace("_", "-")
+    if bool in get_args(annotation):  # three-valued: unset leaves the engine's default
+        return (f"--{words}/--no-{words}",)
+    return (f"--{words}",)
+
+
+def _parsed_type(annotation: Any) -> Any:
+    """Type that typer parses: words for choices (the field checks them), else the field's own."""
+    if not option_words(annotation):
+        return annotation
+    return str | None if NoneType in get_args(annotation) else str

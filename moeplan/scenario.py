@@ -1,0 +1,309 @@
+"""What a user says, field by field, and the `Deployment` that it stands for.
+
+Field names are the long options of the command line with `_` for `-`; range, default and help text
+stand here once, for the command line, the app and Python alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moeplan.deployment import (
+    Cluster,
+    Deployment,
+    EngineSettings,
+    Node,
+    Placement,
+    Router,
+)
+from moeplan.errors import DeploymentError, InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from moeplan.hardware_specs.schema import Device, Fabric, Hardware
+
+MOST_GPUS = 16_384
+MOST_TOKENS = 10_000_000
+MOST_SEQUENCES = 65_536
+MOST_STEP_TOKENS = 1_048_576
+
+
+class Options(BaseModel):
+    """What a user says about one subject. Unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class MachineOptions(Options):
+    """Which model on which machine."""
+
+    model: str = Field(
+        description="Catalogue slug, Hugging Face id, or path of a config.json or model folder.",
+        json_schema_extra={"positional": True},
+    )
+    checkpoint: str | None = Field(
+        None, description="Form of the weights, such as bf16, fp8, nvfp4.  [default: first listed]"
+    )
+    device: str = Field(description="GPU; `moeplan hardware` lists the ids.")
+    gpus: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_GPUS,
+        description="GPUs in all.  [default: as many as the placement takes]",
+    )
+    nodes: int | None = Field(
+        None, ge=1, le=MOST_GPUS, description="Hosts that hold them.  [default: as few as can]"
+    )
+    fabric: str | None = Field(
+        None,
+        description="Link between the nodes, or inside them where it is of that kind.  "
+        "[default: the machine's usual]",
+    )
+
+
+class PlacementOptions(Options):
+    """How one model is spread over the GPUs."""
+
+    tp: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_GPUS,
+        description="Tensor-parallel ranks.  [default: all GPUs of a pipeline stage]",
+    )
+    pp: int = Field(1, ge=1, le=MOST_GPUS, description="Pipeline stages.")
+    ep: bool = Field(False, description="Experts whole on the ranks instead of cut.")
+    dp: int = Field(
+        1, ge=1, le=MOST_GPUS, description="Data-parallel attention ranks of one engine."
+    )
+    replicas: int = Field(1, ge=1, le=MOST_GPUS, description="Independent engines.")
+    router: Router = Field("round_robin", description="How requests reach the replicas.")
+
+
+class EngineOptions(Options):
+    """Engine settings under vLLM's names; None leaves the engine's default."""
+
+    engine: Literal["vllm", "sglang", "trtllm"] = Field("vllm", description="Serving engine.")
+    engine_version: str = Field("0.33.0", description="Its version.")
+    kv: Literal["auto", "bf16", "fp8"] = Field(
+        "auto", description="Format of the KV cache; auto: what the checkpoint asks for."
+    )
+    kernel: str | None = Field(
+        None, description="Kernel family (marlin, cutlass, triton, …) instead of the engine's pick."
+    )
+    max_num_batched_tokens: int | None = Field(
+        None, ge=1, le=MOST_STEP_TOKENS, description="Token budget of a step."
+    )
+    max_num_seqs: int | None = Field(
+        None, ge=1, le=MOST_SEQUENCES, description="Sequences that run at once."
+    )
+    max_model_len: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_TOKENS,
+        description="Longest sequence in tokens.  [default: input + output, rounded up]",
+    )
+    gpu_memory_utilization: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of GPU memory that the engine takes.",
+    )
+    kv_cache_memory_bytes: int | None = Field(
+        None, ge=1, le=10**15, description="Bytes of the KV pool on one GPU."
+    )
+    num_gpu_blocks_override: int | None = Field(
+        None, ge=1, le=10**9, description="Blocks of the KV pool."
+    )
+    block_size: int | None = Field(None, ge=1, le=MOST_TOKENS, description="Tokens a KV block.")
+    enable_prefix_caching: bool | None = Field(
+        None, description="Reuse the KV cache of shared prefixes."
+    )
+    async_scheduling: bool | None = Field(None, description="Schedule while the GPU computes.")
+    mixed_prefill: bool | None = Field(
+        None, description="Prefill and decode share steps; off: prefill steps come first."
+    )
+    enforce_eager: bool = Field(False, description="Run without CUDA graphs.")
+    disable_hybrid_kv_cache_manager: bool = Field(
+        False, description="Keep whole sequences in windowed layers too."
+    )
+    long_prefill_token_threshold: int = Field(
+        0, ge=0, le=MOST_TOKENS, description="Longest prefill chunk of one request; 0: no limit."
+    )
+    watermark: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        allow_inf_nan=False,
+        description="Share of KV blocks that admission spares.",
+    )
+    online_quantization: str | None = Field(
+        None,
+        description="Components that the engine re-quantises at load, such as "
+        "attn_proj=mxfp4,lm_head=mxfp4.",
+    )
+
+    def settings(self) -> EngineSettings:
+        """These options as a deployment holds them; raises `InputError` on a bad pair."""
+        changed = {"engine_version", "kv", "online_quantization"}
+        same = {name: getattr(self, name) for name in EngineOptions.model_fields.keys() - changed}
+        return EngineSettings(
+            version=self.engine_version,
+            kv_cache_dtype=self.kv,
+            online_quantization=_pairs("online_quantization", self.online_quantization),
+            **same,
+        )
+
+
+def _pairs(name: str, text: str | None) -> dict[str, str]:
+    """Read "a=x,b=y"."""
+    words = [part.partition("=") for part in (text or "").split(",") if part.strip()]
+    for key, _, value in words:
+        if not key.strip() or not value.strip():
+            raise InputError(f"{name} {text!r} holds {key!r}; write component=format,…")
+    return {key.strip(): value.strip() for key, _, value in words}
+
+
+class Scenario(EngineOptions, PlacementOptions, MachineOptions):
+    """One deployment in a user's words."""
+
+
+OptionsType = TypeVar("OptionsType", bound=Options)
+
+
+def parse_options(kind: type[OptionsType], values: Mapping[str, Any]) -> OptionsType:
+    """Check the values of options; raise `InputError` naming the first bad one and its rule."""
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise _explained(kind, error.errors(include_url=False)) from None
+
+
+def _explained(kind: type[Options], faults: Sequence[Any]) -> InputError:
+    fault = faults[0]
+    name, value, rule = str(fault["loc"][0]), fault["input"], fault["type"]
+    if rule == "extra_forbidden":
+        return UnknownNameError("option", name, kind.model_fields)
+    if rule == "literal_error":
+        words = option_words(kind.model_fields[name].annotation)
+        return InputError(f"{name} is {value!r}; it must be one of {', '.join(words)}")
+    if rule == "missing":
+        return InputError(f"{name} is missing; give it a value")
+    return InputError(f"{name} is {value!r}; {_rule_text(fault)}")
+
+
+def option_words(annotation: Any) -> list[str]:
+    """Words that an option takes: those of its `Literal`, also inside an `Optional`; else none."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [word for part in get_args(annotation) for word in option_words(part)]
+
+
+_RULES = {
+    "greater_than_equal": "at least {ge:,}",
+    "less_than_equal": "at most {le:,}",
+    "greater_than": "above {gt:g}",
+    "less_than": "below {lt:g}",
+    "finite_number": "a finite number",
+}
+
+
+def _rule_text(fault: Any) -> str:
+    rule = _RULES.get(fault["type"])
+    if rule:
+        return "it must be " + rule.format(**fault.get("ctx", {}))
+    message = fault["msg"].removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
+
+
+def build_deployment(scenario: Scenario, hardware: Hardware) -> Deployment:
+    """The deployment that a user's words stand for, every default filled in.
+
+    Raises `UnknownNameError` with the nearest names, and `DeploymentError` with rule and remedy
+    where no engine could run it.
+    """
+    from moeplan.models import load_model
+
+    model = load_model(scenario.model)
+    placement = _placement(scenario)
+    cluster = build_cluster(scenario, hardware, scenario.gpus or placement.gpus)
+    return Deployment(
+        architecture=model.architecture,
+        checkpoint=model.checkpoint(scenario.checkpoint),
+        cluster=cluster,
+        placement=placement,
+        router=scenario.router,
+        engine=scenario.settings(),
+    )
+
+
+def _placement(options: PlacementOptions) -> Placement:
+    others = options.pp * options.dp * options.replicas
+    gpus = getattr(options, "gpus", None)
+    tp = options.tp or max((gpus or others) // others, 1)
+    return Placement(tp=tp, pp=options.pp, ep=options.ep, dp=options.dp, replicas=options.replicas)
+
+
+def build_cluster(machine: MachineOptions, hardware: Hardware, gpus: int) -> Cluster:
+    """The nodes that hold `gpus` GPUs and the fabrics in and between them.
+
+    Nodes are filled one by one unless the user says how many there are: then GPUs spread evenly.
+    Raises `DeploymentError` where the nodes cannot hold them or the fabric has no place.
+    """
+    device = find_device(hardware, machine.device)
+    sizes = _node_sizes(machine.nodes, gpus, device)
+    intra, inter = device.intra_node_fabric, device.inter_node_fabric
+    if machine.fabric is not None:
+        fabric = find_fabric(hardware, machine.fabric)
+        if fabric.scope == "intra-node":
+            intra = fabric.id
+        else:
+            _check_between(fabric, device, sizes)
+            inter = fabric.id
+    return Cluster(tuple(Node(device.id, size) for size in sizes), intra, inter)
+
+
+def _node_sizes(nodes: int | None, gpus: int, device: Device) -> list[int]:
+    room = device.max_devices_per_node
+    if nodes is None:
+        full, rest = divmod(gpus, room)
+        return [room] * full + ([rest] if rest else [])
+    if nodes > gpus:
+        raise DeploymentError(f"nodes {nodes} exceed the {gpus} GPUs; use --nodes {gpus} or fewer")
+    if gpus > nodes * room:
+        raise DeploymentError(
+            f"{gpus} GPUs do not fit in {nodes} nodes of up to {room} {device.id}; "
+            f"use --nodes {-(-gpus // room)}"
+        )
+    base, larger = divmod(gpus, nodes)
+    return [base + 1] * larger + [base] * (nodes - larger)
+
+
+def _check_between(fabric: Fabric, device: Device, sizes: Sequence[int]) -> None:
+    """A link between nodes has nothing to link where all GPUs sit in one."""
+    if len(sizes) == 1 and sizes[0] > 1:
+        raise DeploymentError(
+            f"fabric {fabric.id} links nodes, but the {sizes[0]} {device.id} sit in one; "
+            f"add --nodes 2, or leave --fabric out for {device.intra_node_fabric}"
+        )
+
+
+def find_device(hardware: Hardware, name: str) -> Device:
+    """Device by id or alias; raises `UnknownNameError`."""
+    return _find("device", name, hardware.devices, "moeplan hardware")
+
+
+def find_fabric(hardware: Hardware, name: str) -> Fabric:
+    """Fabric by id or alias; raises `UnknownNameError`."""
+    return _find("fabric", name, hardware.fabrics, "moeplan hardware")
+
+
+def _find(kind: str, name: str, entries: Mapping[str, Any], listing: str) -> Any:
+    wanted = name.casefold()
+    for entry in entries.values():
+        if wanted in (entry.id.casefold(), *(alias.casefold() for alias in entry.aliases)):
+            return entry
+    known = [n for entry in entries.values() for n in (entry.id, *entry.aliases)]
+    raise UnknownNameError(kind, name, known, listing)
