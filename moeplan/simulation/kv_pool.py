@@ -25,6 +25,8 @@ class PrefixHit:
 
     tokens: int = 0
     blocks: Sequence[Sequence[int]] = field(default_factory=tuple)
+    longest: int = 0
+    """Tokens that at least one group holds: a prefix shared with an earlier request."""
 
 
 NO_HIT = PrefixHit()

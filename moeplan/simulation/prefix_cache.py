@@ -6,7 +6,9 @@ Rules of vLLM V1 (v1/core/block_pool.py, kv_cache_coordinator.py, single_type_kv
   is scheduled, and stays until the block is handed out anew.
 - Freed blocks without a key are reused first; those with one queue behind, the tail of a request
   first, so that the least recently used prefix goes.
-- A group with a full window needs only the blocks of its window; the hit is what all groups have.
+- A sliding group needs only the blocks of its window; the hit is what all groups have. It gives
+  keys only to the windows from which a later request may go on (retention interval 0, the default):
+  before the prompt's last token, and where a prefix shared with an earlier request ends.
 """
 
 from __future__ import annotations
@@ -68,18 +70,18 @@ class PrefixCachePool(KVPool):
             return NO_HIT
         limit = request.target - 1
         hits: list[list[int]] = [[] for _ in self.paged]
+        longest = 0
         while True:
             start = limit
             for g, group in enumerate(self.paged):
                 hits[g] = self._group_hit(g, group, request, limit)
                 limit = min(limit, len(hits[g]) * group.block_size)
                 limit -= limit % self.spec.block_size
+                longest = max(longest, limit)
             if limit == start:
                 break
-        if not limit:
-            return NO_HIT
         blocks = [hit[: limit // g.block_size] for hit, g in zip(hits, self.paged, strict=True)]
-        return PrefixHit(limit, blocks)
+        return PrefixHit(limit, blocks, longest)
 
     def _group_hit(self, g: int, group: KVGroup, request: Request, limit: int) -> list[int]:
         size = group.block_size
@@ -98,7 +100,7 @@ class PrefixCachePool(KVPool):
 
     def _window_hit(self, g: int, group: KVGroup, request: Request, blocks: int) -> list[int]:
         """The rightmost run of cached blocks that covers a window, or the run from the start."""
-        needed = -(-(group.window - 1) // group.block_size)  # type: ignore[operator]
+        needed = _window_blocks(group)
         found, run = [0] * blocks, 0
         for block in range(blocks - 1, -1, -1):
             match = self._found.get((g, self.key_of(request, group.block_size, block)))
@@ -121,6 +123,8 @@ class PrefixCachePool(KVPool):
         chunk = [-(-total // size) for size in self.sizes]
         if self._need(chunk, hit) > self.free or not self.fits(request, hit, reserve):
             return False
+        if hit.longest > hit.tokens:
+            request.junction = hit.longest
         kept, padding = self._kept(hit)
         for blocks in kept:
             self._touch(blocks)
@@ -178,19 +182,29 @@ class PrefixCachePool(KVPool):
 
     def _remember(self, request: Request, known: int) -> None:
         """Give keys to the full blocks of the first `known` tokens."""
-        for g, size in enumerate(self.sizes):
+        for g, (group, size) in enumerate(zip(self.paged, self.sizes, strict=True)):
             full = known // size
             for position in range(request.cached[g], full):
                 block = request.blocks[g][position]
-                if block and self._key[block] is None:
+                if block and self._key[block] is None and self._keeps(group, request, position):
                     key = self._key[block] = (g, self.key_of(request, size, position))
                     self._found.setdefault(key, []).append(block)
             request.cached[g] = max(full, request.cached[g])
 
+    def _keeps(self, group: KVGroup, request: Request, position: int) -> bool:
+        """Whether a group gives a full block a key: always, unless its window slides."""
+        if group.kind != "sliding":
+            return True
+        for boundary in (request.prompt - 1, request.junction):
+            end = boundary // self.spec.block_size * self.spec.block_size // group.block_size
+            if end - _window_blocks(group) <= position < end:
+                return True
+        return False
+
     def release(self, request: Request) -> None:
         """See `KVPool.release`."""
-        for blocks in request.blocks:
-            self._give([b for b in reversed(blocks) if b])
+        held = [b for blocks in request.blocks for b in blocks if b]
+        self._give(held[::-1])
         request.blocks = []
 
     def advance(self, requests: Sequence[Request], clock: int, steps: int) -> None:
@@ -243,3 +257,9 @@ class PrefixCachePool(KVPool):
         for block in reversed(nameless):
             self._free[block] = None
             self._free.move_to_end(block, last=False)
+
+
+def _window_blocks(group: KVGroup) -> int:
+    """Contiguous blocks that a sliding group needs before the next token."""
+    assert group.window is not None
+    return -(-(group.window - 1) // group.block_size)

@@ -45,6 +45,7 @@ class Request:
         "hit_tokens",
         "in_step",
         "index",
+        "junction",
         "output",
         "preemptions",
         "prompt",
@@ -88,6 +89,8 @@ class Request:
         """Blocks of each KV group that carry a key (exact pool only)."""
         self.block_keys: dict[int, list[int]] = {}
         """Keys of the prompt's shareable blocks by block size (exact pool only)."""
+        self.junction = 0
+        """Tokens shared with an earlier request that not all KV groups had cached."""
         self.preemptions = 0
         self.hit_tokens = 0
         """Tokens found in the prefix cache, over all admissions."""
