@@ -7,7 +7,6 @@ from functools import cached_property
 
 from moeplan.cost.engine import ResolvedEngine, resolve_engine
 from moeplan.cost.kernel_choice import KernelChoice, choose_kernels
-from moeplan.cost.kv_groups import kv_cache_spec
 from moeplan.cost.kv_layout import KVCacheSpec
 from moeplan.cost.layers import Cut
 from moeplan.cost.memory import MemoryMap, memory_map
@@ -24,15 +23,19 @@ _WEAK_GRADES = ("estimate", "general knowledge", "nominal")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A deployment with its engine settings resolved, its kernels picked and its memory laid out."""
+    """A deployment with settings resolved, kernels picked and memory laid out."""
 
     deployment: Deployment
     hardware: Hardware
     engine: ResolvedEngine
     kernels: KernelChoice
     memory: MemoryMap
-    kv: KVCacheSpec
     sigma: float
+
+    @property
+    def kv(self) -> KVCacheSpec:
+        """The pool of blocks of one replica."""
+        return self.memory.kv
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -79,5 +82,5 @@ def prepare(
     engine = resolve_engine(deployment, hardware, max_sequence_tokens)
     kernels = choose_kernels(deployment, hardware, engine)
     memory = memory_map(deployment, hardware, engine)
-    kv = kv_cache_spec(deployment, engine, memory)
+    kv = memory.kv
     return Prepared(deployment, hardware, engine, kernels, memory, kv, sigma)

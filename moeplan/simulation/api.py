@@ -31,7 +31,7 @@ def scheduler_settings(prepared: Prepared) -> SchedulerSettings:
         max_num_seqs=engine.max_num_seqs,
         enable_prefix_caching=engine.prefix_caching,
         async_scheduling=engine.async_scheduling,
-        pipeline_stages=prepared.deployment.placement.pp,
+        pipeline_parallel_size=prepared.deployment.placement.pp,
         mixed_prefill=engine.mixed_prefill,
         long_prefill_token_threshold=given.long_prefill_token_threshold,
         watermark=given.watermark,
@@ -53,7 +53,7 @@ def predict(
     prepared = prepare(
         deployment,
         hardware or load_hardware(),
-        workload.max_sequence_tokens,
+        workload.longest_tokens,
         workload.routing_sigma,
     )
     return predict_prepared(prepared, workload, record_steps=record_steps, progress=progress)

@@ -1,0 +1,105 @@
+"""Every deployment worth a look: formats × placements × KV formats × engine settings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from moeplan.deployment import Cluster, Deployment, EngineSettings, Placement, Router
+from moeplan.errors import DeploymentError
+from moeplan.models.architecture import Architecture
+from moeplan.models.checkpoint import Checkpoint
+
+TOKEN_BUDGETS = (2048, 4096, 8192, 16384)
+"""Token budgets to try beside the engine's default (`--max-num-batched-tokens`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What the search may vary; a tuple of one value pins it."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    kv_formats: tuple[str, ...] = ("bf16", "fp8")
+    token_budgets: tuple[int | None, ...] = (None, *TOKEN_BUDGETS)
+    running_limits: tuple[int | None, ...] = (None,)
+    """Values of `--max-num-seqs`; None is the engine's default."""
+    placements: tuple[Placement, ...] | None = None
+    """None: every split of up to all GPUs."""
+    router: Router = "round_robin"
+
+
+@dataclass
+class Refusals:
+    """Deployments that were not built or dropped, by rule, with one example each."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, rule: str, example: str) -> None:
+        """Count one refusal under its rule."""
+        self.counts[rule] += 1
+        self.examples.setdefault(rule, example)
+
+    @property
+    def total(self) -> int:
+        """All refusals."""
+        return sum(self.counts.values())
+
+
+def placements(gpus: int, gpus_per_node: int) -> Iterator[Placement]:
+    """Every TP × PP × replicas of up to `gpus` GPUs.
+
+    Tensor parallelism in powers of two (vLLM's custom all-reduce and FlashInfer serve 2, 4, 8);
+    a replica either fits in one node or takes whole nodes.
+    """
+    for tp in _powers_of_two(gpus):
+        for pp in range(1, gpus // tp + 1):
+            size = tp * pp
+            if size > gpus_per_node and size % gpus_per_node:
+                continue
+            if pp & (pp - 1):
+                continue
+            for replicas in range(1, gpus // size + 1):
+                yield Placement(tp=tp, pp=pp, replicas=replicas)
+
+
+def _powers_of_two(limit: int) -> Iterator[int]:
+    value = 1
+    while value <= limit:
+        yield value
+        value *= 2
+
+
+def build_candidates(
+    architecture: Architecture,
+    cluster: Cluster,
+    space: Space,
+    engine: EngineSettings,
+    refusals: Refusals,
+) -> Iterator[Deployment]:
+    """Deployments that no rule refuses; those refused are counted in `refusals`."""
+    options = space.placements or tuple(placements(cluster.devices, cluster.nodes[0].devices))
+    for checkpoint in space.checkpoints:
+        for placement in options:
+            try:
+                base = Deployment(
+                    architecture, checkpoint, cluster, placement, space.router, engine
+                )
+            except DeploymentError as error:
+                refusals.add("placement impossible", str(error))
+                continue
+            for settings in _settings(engine, space):
+                yield replace(base, engine=settings)
+
+
+def _settings(engine: EngineSettings, space: Space) -> Iterator[EngineSettings]:
+    for kv in space.kv_formats:
+        for budget in space.token_budgets:
+            for limit in space.running_limits:
+                yield replace(
+                    engine,
+                    kv_cache_dtype=kv,
+                    max_num_batched_tokens=budget or engine.max_num_batched_tokens,
+                    max_num_seqs=limit or engine.max_num_seqs,
+                )

@@ -1,0 +1,90 @@
+"""What a search answers: the winner, those that lost and why, and those that never ran."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from moeplan.cost.predictor import Prepared
+from moeplan.estimate import Estimate
+from moeplan.planner.bounds import Bounds
+from moeplan.planner.slo import Limit
+
+Objective = Literal["throughput", "latency", "cost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Predicted figures of one deployment, the ones that ranking and tables need."""
+
+    output_tok_s: float
+    output_tok_s_per_gpu: float
+    tok_s_per_user: float
+    """1 / mean TPOT."""
+    latencies: dict[str, dict[str, float]]
+    """Seconds by metric (ttft, tpot, itl, e2e) and statistic (mean, p50, p90, p99)."""
+    steady_ttft_s: float | None
+    """Mean TTFT after the first wave of requests; None where there is no later wave."""
+    usd_per_million_output_tokens: float | None
+    watts: float
+    mean_decode_batch: float
+    mean_context: float
+    preemptions: int
+
+    def latency(self, limit: Limit) -> float:
+        """The figure that a limit is about, in seconds."""
+        return self.latencies[limit.metric][limit.statistic]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One simulated deployment."""
+
+    prepared: Prepared
+    bounds: Bounds
+    score: Score
+    missed: tuple[Limit, ...]
+    """Service-level objectives that it does not meet."""
+
+    @property
+    def label(self) -> str:
+        """Short name: format, placement, KV format and what of the engine was varied."""
+        deployment, engine = self.prepared.deployment, self.prepared.engine
+        return (
+            f"{deployment.checkpoint.name} {deployment.placement} "
+            f"kv {engine.kv_format} budget {engine.max_num_batched_tokens}"
+        )
+
+    def estimate(self, value: float) -> Estimate:
+        """A figure of this candidate as an `Estimate`."""
+        return Estimate(value, self.prepared.basis)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many deployments went where."""
+
+    built: int
+    refused: dict[str, int]
+    refusal_examples: dict[str, str]
+    screened: int
+    simulated: int
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The ranked outcome of a search."""
+
+    objective: Objective
+    limits: tuple[Limit, ...]
+    ranked: tuple[Candidate, ...]
+    """Those that meet every objective, best first."""
+    front: tuple[Candidate, ...]
+    """Pareto front of tok/s per GPU against tok/s per user, over all simulated."""
+    simulated: tuple[Candidate, ...]
+    counts: Counts
+
+    @property
+    def winner(self) -> Candidate:
+        """The best deployment."""
+        return self.ranked[0]
