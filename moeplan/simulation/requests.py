@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simpy import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Request:
         "chunk_start",
         "computed",
         "decoding",
+        "done",
         "final",
         "finish_s",
         "first_token_s",
@@ -51,6 +56,7 @@ class Request:
         "prompt",
         "regular",
         "replica",
+        "sent_s",
         "seq",
         "spec",
         "target",
@@ -95,6 +101,9 @@ class Request:
         self.hit_tokens = 0
         """Tokens found in the prefix cache, over all admissions."""
         self.replica = 0
+        self.done: Event | None = None
+        """Succeeds when the last token arrives."""
+        self.sent_s = math.nan
         self.first_token_s = math.nan
         self.finish_s = math.nan
         self.token_s = math.nan

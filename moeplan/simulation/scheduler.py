@@ -84,7 +84,7 @@ class StepPlan:
     fresh: list[Request]
     """Decodes whose previous token did not come with that of the other decodes."""
     held_back: list[Request]
-    """Decodes that budget or blocks left out."""
+    """Decodes that fall out of step: budget or blocks left them out."""
     preempted: list[Request]
     running: int
     waiting: int
@@ -188,13 +188,15 @@ class Scheduler:
         """Requests waiting or running."""
         return len(self.waiting) + len(self.running)
 
-    def steady_steps(self) -> int:
+    def steady_steps(self, open_plan: StepPlan | None = None) -> int:
         """How many of the coming plans are surely all alike: the same decodes and nothing else.
 
         Neither an end, an admission, a preemption nor a budget shortage falls into them, provided
-        that nobody is added. 0 if the next plan may differ from the last.
+        that nobody is added. 0 if the next plan may differ, from `open_plan` too if there is one.
         """
         lockstep = self._lockstep
+        if open_plan and (open_plan.prefills or open_plan.decodes is not lockstep.snapshot()):
+            return 0
         if not lockstep.members or lockstep.fresh or self._prefills or self._piped:
             return 0
         count = len(lockstep.members)
@@ -334,9 +336,12 @@ class Scheduler:
         victim.preemptions += 1
         draft.preempted.append(victim)
         self.pool.release(victim)
+        if victim.regular:
+            draft.held_back.append(victim)
         if victim.decoding:
             self._leave(victim)
             victim.generated = victim.computed - victim.prompt + 1
+            victim.regular = False
         elif victim.generated < victim.output:
             self._prefills.remove(victim)
         if victim.generated < victim.output:  # else its last token is on its way
@@ -362,7 +367,7 @@ class Scheduler:
         chosen = set(decodes)
         left_out = [r for r in lockstep.members if r not in chosen]
         draft.fresh = [r for r in lockstep.fresh if r in chosen]
-        draft.held_back = [r for r in left_out if r.regular]
+        draft.held_back += [r for r in left_out if r.regular]
         for request in left_out:  # before the tick, so that nobody ends by it
             lockstep.hold_back(request)
         waiting_turn = [r for r in lockstep.fresh if r not in chosen]

@@ -1,0 +1,99 @@
+"""Speed of the simulation: macro-steps against single steps, absolute and as a ratio.
+
+    python benchmarks/bench_simulation.py
+
+512 requests of 8192 tokens in and 1024 out, 32 at a time, token budget 8192, full attention,
+asynchronous scheduling; the step-time model is a closed form, so that what is timed is scheduling,
+block accounting and events. Times are the best of several runs, after import.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from moeplan.cost.batch import StepBatch
+from moeplan.cost.kv_layout import KVCacheSpec, KVGroup
+from moeplan.simulation import ReplicaSpec, SchedulerSettings, SimulationResult, Workload, run
+from moeplan.simulation.metrics import output_tok_s, tpot, ttft
+
+FLOOR_S = 8e-3  # a step that computes nothing
+DECODE_S = 20e-6  # one more sequence
+CONTEXT_S = 2e-9  # one more cached token
+PREFILL_S = 30e-6  # one more prompt token
+
+
+class LinearTimer:
+    """A step costs a floor plus so much a sequence, a cached token and a prompt token."""
+
+    stages = 1
+
+    def stage_seconds(self, batch: StepBatch) -> tuple[float, ...]:
+        """One stage."""
+        return (self.step_seconds(batch),)
+
+    def step_seconds(self, batch: StepBatch) -> float:
+        """Closed form."""
+        contexts, prefill = batch.decode_contexts, sum(new for new, _ in batch.prefill_chunks)
+        seconds = FLOOR_S + DECODE_S * len(contexts) + CONTEXT_S * sum(contexts)
+        return seconds + PREFILL_S * prefill
+
+    def decode_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
+        """The same for `steps` steps."""
+        count, total = len(contexts), int(contexts.sum())
+        return FLOOR_S + DECODE_S * count + CONTEXT_S * (total + count * np.arange(steps))
+
+
+def replica(prefix_caching: bool = False) -> ReplicaSpec:
+    """An engine with ample KV."""
+    settings = SchedulerSettings(8192, 1024, enable_prefix_caching=prefix_caching)
+    return ReplicaSpec(LinearTimer(), KVCacheSpec(40_000, 16, (KVGroup("full", 16),)), settings)
+
+
+def workload(**changes: object) -> Workload:
+    """The workload of the speed target."""
+    options = {
+        "num_prompts": 512, "concurrency": 32, "input_tokens": 8192, "output_tokens": 1024,
+    }  # fmt: skip
+    return Workload(**(options | changes))
+
+
+def best_ms(call: Callable[[], object], repeats: int) -> float:
+    """Shortest of several runs, in milliseconds."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return 1e3 * min(times)
+
+
+def report(name: str, replicas: Sequence[ReplicaSpec], work: Workload) -> SimulationResult:
+    """Print both times of one case."""
+    macro = best_ms(lambda: run(replicas, "round-robin", work), 5)
+    single = best_ms(lambda: run(replicas, "round-robin", work, macro=False), 1)
+    print(f"{name:44} {macro:9.1f} ms {single:9.1f} ms {single / macro:7.1f} x")
+    return run(replicas, "round-robin", work)
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"{'':44} {'macro':>12} {'single steps':>12} {'ratio':>9}")
+    result = report("512 x 8192/1024, 32 at a time", [replica()], workload())
+    report("the same, outputs of 512 to 1536", [replica()], workload(output_range=(0.5, 1.5)))
+    report("the same, 2 replicas", [replica(), replica()], workload())
+    report("shared prefix of 4096, block identities", [replica(True)],
+           workload(shared_prefix_tokens=4096))  # fmt: skip
+    report("Poisson, 1 request/s", [replica()], workload(arrivals="poisson", request_rate=1.0))
+    report("8 x longer outputs, 64 prompts", [replica()],
+           workload(num_prompts=64, output_tokens=8192, input_tokens=1024))  # fmt: skip
+    decode = FLOOR_S + 32 * DECODE_S + 32 * CONTEXT_S * (8192 + 512)
+    bound = 32 / (decode + 32 * 8192 * PREFILL_S / 1024)
+    print(f"\nfirst case: {output_tok_s(result):.0f} output tok/s, TPOT {1e3 * tpot(result).mean:.2f}"
+          f" ms, TTFT {ttft(result).mean:.2f} s; closed form {bound:.0f} tok/s")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
