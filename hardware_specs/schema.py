@@ -6,6 +6,7 @@ TFLOPS are dense (no sparsity), 2 operations a multiply-add.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -42,7 +43,7 @@ class Provenance(Strict):
 class Figure(Provenance):
     """One number with its provenance."""
 
-    value: float
+    value: NonNegative
 
 
 class Memory(Strict):
@@ -109,6 +110,8 @@ class AllReduce(Provenance):
     max_bytes: float | None = None
     """Largest message that the engine sends down this path."""
     us_by_bytes: Curve
+    scale: Positive = 1.0
+    """Factor that `us_by_bytes` already contains; 1 as sourced, another value once recalibrated."""
 
 
 class Fabric(Strict):
@@ -126,6 +129,8 @@ class Fabric(Strict):
     all_reduce: list[AllReduce] = []
     eager_floor_us: Figure | None = None
     """Extra time of one all-reduce outside a CUDA graph."""
+    serving_extra_us: Figure | None = None
+    """What one all-reduce takes longer inside a serving step than alone in a benchmark."""
 
 
 class Linear(Provenance):
@@ -252,6 +257,22 @@ class HostOverhead(Provenance):
     """HTTP, tokenizer, detokenizer and client, once a request."""
 
 
+class HostOverride(Provenance):
+    """Host times that differ on some devices; None keeps those of the profile."""
+
+    devices: list[str]
+    step_us: NonNegative | None = None
+    step_us_per_sequence: NonNegative | None = None
+    stream_us_per_token: NonNegative | None = None
+    ttft_us: NonNegative | None = None
+
+
+class PrefillRate(Figure):
+    """Share of a device's prefill rates that these engine versions reach (1 unless listed)."""
+
+    devices: list[str]
+
+
 class EngineProfile(Strict):
     """Defaults and host costs of one engine over a range of versions."""
 
@@ -269,8 +290,29 @@ class EngineProfile(Strict):
     """Whether prefill chunks and decodes share a step."""
     batch_defaults: list[BatchDefault]
     cuda_graph_max_tokens: int
+    cuda_graph_max_tokens_by_capability: dict[str, int] = {}
+    """Compute capability → largest captured graph where it is not `cuda_graph_max_tokens`."""
     host: HostOverhead
+    host_overrides: list[HostOverride] = []
+    prefill_rates: list[PrefillRate] = []
     source: str
+
+    def cuda_graph_tokens_on(self, compute_capability: str) -> int:
+        """Ceiling of the captured CUDA-graph sizes, in tokens, on one GPU generation."""
+        sizes = self.cuda_graph_max_tokens_by_capability
+        return sizes.get(compute_capability, self.cuda_graph_max_tokens)
+
+    def host_on(self, device_id: str) -> HostOverhead:
+        """Host times on one device: those of the profile unless an override names the device."""
+        for override in self.host_overrides:
+            if device_id in override.devices:
+                own = override.model_dump(exclude={"devices"}, exclude_none=True)
+                return self.host.model_copy(update=own)
+        return self.host
+
+    def prefill_rate_on(self, device_id: str) -> float:
+        """Factor on every prefill rate of the device's kernels under these engine versions."""
+        return next((r.value for r in self.prefill_rates if device_id in r.devices), 1.0)
 
 
 class Price(Figure):
@@ -283,9 +325,9 @@ class Price(Figure):
 class Hardware(Strict):
     """Everything known about hardware; `with_overrides` returns a recalibrated copy."""
 
-    devices: dict[str, Device]
-    fabrics: dict[str, Fabric]
-    kernels: dict[str, KernelSet]
+    devices: Mapping[str, Device]
+    fabrics: Mapping[str, Fabric]
+    kernels: Mapping[str, KernelSet]
     engines: list[EngineProfile]
     prices: list[Price]
 
