@@ -207,6 +207,10 @@ _RULES = {
     "greater_than": "above {gt:g}",
     "less_than": "below {lt:g}",
     "finite_number": "a finite number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a whole number of sensible size",
+    "float_parsing": "a number",
 }
 
 
@@ -252,6 +256,8 @@ def build_cluster(machine: MachineOptions, hardware: Hardware, gpus: int) -> Clu
     Nodes are filled one by one unless the user says how many there are: then GPUs spread evenly.
     Raises `DeploymentError` where the nodes cannot hold them or the fabric has no place.
     """
+    from moeplan.hardware_specs.loader import find_device, find_fabric
+
     device = find_device(hardware, machine.device)
     sizes = _node_sizes(machine.nodes, gpus, device)
     intra, inter = device.intra_node_fabric, device.inter_node_fabric
@@ -288,22 +294,3 @@ def _check_between(fabric: Fabric, device: Device, sizes: Sequence[int]) -> None
             f"fabric {fabric.id} links nodes, but the {sizes[0]} {device.id} sit in one; "
             f"add --nodes 2, or leave --fabric out for {device.intra_node_fabric}"
         )
-
-
-def find_device(hardware: Hardware, name: str) -> Device:
-    """Device by id or alias; raises `UnknownNameError`."""
-    return _find("device", name, hardware.devices, "moeplan hardware")
-
-
-def find_fabric(hardware: Hardware, name: str) -> Fabric:
-    """Fabric by id or alias; raises `UnknownNameError`."""
-    return _find("fabric", name, hardware.fabrics, "moeplan hardware")
-
-
-def _find(kind: str, name: str, entries: Mapping[str, Any], listing: str) -> Any:
-    wanted = name.casefold()
-    for entry in entries.values():
-        if wanted in (entry.id.casefold(), *(alias.casefold() for alias in entry.aliases)):
-            return entry
-    known = [n for entry in entries.values() for n in (entry.id, *entry.aliases)]
-    raise UnknownNameError(kind, name, known, listing)

@@ -72,8 +72,8 @@ def test_nodes_fill_up_unless_their_number_is_said():
 
 
 def test_a_fabric_goes_where_its_kind_belongs():
-    between = deploy(device="gb10", gpus=2, fabric="cx7-100gbe").cluster
-    assert between.inter_fabric == "cx7-100gbe"
+    between = deploy(device="gb10", gpus=2, fabric="ethernet-10g").cluster
+    assert between.inter_fabric == "ethernet-10g"
     inside = deploy(device="rtx_pro_6000", gpus=2, fabric="pcie5-no-p2p").cluster
     assert inside.intra_fabric == "pcie5-no-p2p"
 

@@ -11,8 +11,11 @@ from moeplan.cli.boundary import ErrorBoundary
 from moeplan.cli.explain import explain
 from moeplan.cli.fit import fit
 from moeplan.cli.hardware import hardware
+from moeplan.cli.records import records
+from moeplan.cli.simulate import simulate
 
 app = typer.Typer(
+    name="moeplan",
     cls=ErrorBoundary,
     no_args_is_help=True,
     add_completion=False,
@@ -49,7 +52,9 @@ def root(
 
 app.command()(hardware)
 app.command()(fit)
+app.command()(simulate)
 app.command()(explain)
+app.add_typer(records, name="records")
 
 
 def main() -> None:

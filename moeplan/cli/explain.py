@@ -40,7 +40,10 @@ def explain(
     calibration: CalibrationFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Take one step apart: bytes, FLOPs, seconds, limit, kernel and source of each operator."""
+    """Take one engine step apart.
+
+    Each operator's bytes, FLOPs and seconds, the limit that binds, its kernel family and source.
+    """
     if not step.batch + step.prefill:
         raise InputError("batch and prefill are both 0; a step needs --batch or --prefill")
     longest = max(step.context + 1 if step.batch else 1, step.prefill)
@@ -105,15 +108,17 @@ def _show(data: dict[str, Any]) -> None:
         f"tokens, {step['prefill']:,} prefill tokens"
     )
     several = len(data["stages"]) > 1
+    sources = render.Footnotes()
     text, num = render.text, render.num
     render.print_table(
         [*([num("stage")] if several else []), text("operator"), num("×"), num("MB"), num("GFLOP"),
-         num("µs"), num("share"), text("bound"), text("kernel family"), text("grade")],
-        [_row(share, total.value, several) for share in data["operators"]]
+         num("µs"), num("share"), text("bound"), text("kernel family"), text("grade"),
+         num("source")],
+        [_row(share, total.value, several, sources) for share in data["operators"]]
         + [_other(stage, total.value, several) for stage in data["stages"]],
         "Operators on one GPU, all layers together",
     )  # fmt: skip
-    _show_sources(data["operators"])
+    sources.print("Sources")
     render.print_line(f"step: {render.estimate(total, form=render.seconds)}", bold=True)
     render.print_line(
         f"effective bit-work: {render.number(data['effective_bit_work'] / GIGA)} Gbit a token "
@@ -122,11 +127,12 @@ def _show(data: dict[str, Any]) -> None:
     render.print_trust([total])
 
 
-def _row(share: Any, total: float, several: bool) -> list[str]:
+def _row(share: Any, total: float, several: bool, sources: render.Footnotes) -> list[str]:
     row = [
         share.name, render.number(share.count), render.number(share.bytes / 1e6),
         render.number(share.flops / GIGA), render.number(share.seconds * 1e6),
         f"{share.seconds / total:.1%}", share.bound, share.family, share.grade,
+        sources.mark(share.source),
     ]  # fmt: skip
     return [str(share.stage), *row] if several else row
 
@@ -134,12 +140,5 @@ def _row(share: Any, total: float, several: bool) -> list[str]:
 def _other(stage: dict[str, Any], total: float, several: bool) -> list[str]:
     other = stage["other_seconds"]
     name = "norms, glue, launches, host" if other >= 0 else "overlap"
-    row = [name, "", "", "", render.number(other * 1e6), f"{other / total:.1%}", "", "", ""]
+    row = [name, "", "", "", render.number(other * 1e6), f"{other / total:.1%}", "", "", "", ""]
     return [str(stage["stage"]), *row] if several else row
-
-
-def _show_sources(shares: list[Any]) -> None:
-    sources = dict.fromkeys((share.family, share.source) for share in shares)
-    render.print_table(
-        [render.text("kernel family"), render.text("source")], [list(pair) for pair in sources]
-    )

@@ -30,7 +30,7 @@ _PARTS = {
 
 @with_options
 def fit(scenario: Scenario, calibration: CalibrationFile = None, as_json: JsonFlag = False) -> None:
-    """Show the memory map of one GPU, and how many sequences of what length fit.
+    """Show the memory map and what fits.
 
     Without --max-model-len sequences may be as long as the model allows, as in vLLM.
     """

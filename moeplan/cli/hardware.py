@@ -29,7 +29,7 @@ def hardware(
     calibration: CalibrationFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the known hardware, or one device or fabric figure by figure."""
+    """List known hardware, or show one in full."""
     known = read_hardware(calibration)
     if constants:
         render.emit(constants_data(known, identifier), as_json, _show_constants)
@@ -137,7 +137,7 @@ def detail_data(known: Hardware, identifier: str) -> dict[str, Any]:
 
 
 def _lookup(known: Hardware, identifier: str) -> Any:
-    from moeplan.scenario import find_device, find_fabric
+    from moeplan.hardware_specs.loader import LISTING, find_device, find_fabric
 
     for find in (find_device, find_fabric):
         try:
@@ -145,7 +145,7 @@ def _lookup(known: Hardware, identifier: str) -> Any:
         except UnknownNameError:
             continue
     names = [*known.devices, *known.fabrics]
-    raise UnknownNameError("device or fabric", identifier, names, "moeplan hardware")
+    raise UnknownNameError("device or fabric", identifier, names, LISTING)
 
 
 def _figures(model: Any, prefix: str = "") -> Iterator[dict[str, Any]]:
@@ -189,28 +189,36 @@ def _show_detail(data: dict[str, Any]) -> None:
     render.print_line(f"{data['id']}: {data['name']}", bold=True)
     if data["note"]:
         render.print_line(data["note"])
+    sources = render.Footnotes()
     text, num = render.text, render.num
     render.print_table(
-        [text("figure", keep=True), num("value"), text("grade"), text("source")],
+        [text("figure", keep=True), num("value"), text("grade", keep=True), num("source")],
         [
-            [row["figure"], render.number(row["value"]), row["grade"], _where(row)]
+            [row["figure"], render.number(row["value"]), row["grade"], sources.mark(_where(row))]
             for row in data["figures"]
         ],
     )
-    if "kernels" not in data:
-        return
+    if "kernels" in data:
+        _show_families(data, sources)
+    sources.print("Sources")
+
+
+def _show_families(data: dict[str, Any], sources: render.Footnotes) -> None:
+    text, num = render.text, render.num
     render.print_table(
-        [text("operator"), text("family"), text("formats"), text("grade"), num("samples"),
-         num("error p50"), text("source")],
+        [text("operator", keep=True), text("family", keep=True), text("formats"),
+         text("grade", keep=True), num("samples"), num("error p50"), num("source")],
         [
             [row["operator"], row["family"], " ".join(row["formats"]), row["grade"],
-             render.count(row["samples"]), _percent(row["error_median"]), _where(row)]
+             render.count(row["samples"]), _percent(row["error_median"]),
+             sources.mark(_where(row))]
             for row in data["kernels"]
         ],
         f"Kernel families (of {data['kernels_from']})",
     )  # fmt: skip
     for price in data["prices"]:
-        render.print_line(f"{price.kind}: {price.value:,.2f} ({price.source}, {price.date})")
+        source = sources.mark(f"{price.source}, {price.date}")
+        render.print_line(f"{price.kind}: {price.value:,.2f} ({source})")
 
 
 def _where(row: dict[str, Any]) -> str:
@@ -232,16 +240,18 @@ def constants_data(known: Hardware, identifier: str | None) -> list[dict[str, An
 
 
 def _show_constants(rows: list[dict[str, Any]]) -> None:
+    sources = render.Footnotes()
     text, num = render.text, render.num
     render.print_table(
-        [text("address"), num("value"), text("grade"), num("samples"), text("source")],
+        [text("address"), num("value"), text("grade", keep=True), num("samples"), num("source")],
         [
             [row["address"], _value(row["value"]), row["grade"], render.count(row["samples"]),
-             _where(row)]
+             sources.mark(_where(row))]
             for row in rows
         ],
         f"{len(rows)} constants",
     )  # fmt: skip
+    sources.print("Sources")
 
 
 def _value(value: Any) -> str:

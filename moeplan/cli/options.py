@@ -57,21 +57,34 @@ def _parameters(signature: inspect.Signature) -> Iterator[inspect.Parameter]:
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    """One field as a typer parameter: an argument if it is positional, else `--long-name`."""
-    words = option_words(field.annotation)
-    metavar = "|".join(words) or None
+    """One field as a typer parameter: an argument if it is positional, else `--long-name`.
+
+    Values stay words: the field reads and checks them, so that every refusal quotes the value.
+    """
+    flag = bool in (field.annotation, *get_args(field.annotation))
+    help_text, metavar = field.description, None if flag else _metavar(field.annotation)
     if field.json_schema_extra:
-        info: Any = typer.Argument(help=field.description)
+        info: Any = typer.Argument(help=help_text, metavar=name.upper())
     else:
-        info = typer.Option(
-            *_names(name, field.annotation), help=field.description, metavar=metavar
-        )
+        info = typer.Option(*_names(name, field.annotation), help=help_text, metavar=metavar)
+    default = inspect.Parameter.empty if field.is_required() else field.default
+    if default not in (None, inspect.Parameter.empty) and not flag:
+        default = str(default)
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=inspect.Parameter.empty if field.is_required() else field.default,
-        annotation=Annotated[_parsed_type(field.annotation), info],
+        default=default,
+        annotation=Annotated[_parsed_type(field.annotation, flag=flag), info],
     )
+
+
+def _metavar(annotation: Any) -> str:
+    words = option_words(annotation)
+    if words:
+        return "|".join(words)
+    kinds = (annotation, *get_args(annotation))
+    names = {int: "INTEGER", float: "NUMBER", Path: "FILE"}
+    return next((name for kind, name in names.items() if kind in kinds), "TEXT")
 
 
 def _names(name: str, annotation: Any) -> tuple[str, ...]:
@@ -81,8 +94,7 @@ def _names(name: str, annotation: Any) -> tuple[str, ...]:
     return (f"--{words}",)
 
 
-def _parsed_type(annotation: Any) -> Any:
-    """Type that typer parses: words for choices (the field checks them), else the field's own."""
-    if not option_words(annotation):
+def _parsed_type(annotation: Any, *, flag: bool) -> Any:
+    if flag:
         return annotation
     return str | None if NoneType in get_args(annotation) else str

@@ -91,6 +91,23 @@ def print_line(line: str = "", *, bold: bool = False) -> None:
     _print(Text(line, style="bold" if bold else ""))
 
 
+class Footnotes:
+    """Numbers long texts (sources, reasons) in the order of first use, to be printed below."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def mark(self, note: str) -> str:
+        """The number that stands for this text."""
+        return str(self._numbers.setdefault(note, len(self._numbers) + 1))
+
+    def print(self, title: str) -> None:
+        """List the texts by number."""
+        print_line(title, bold=True)
+        for note, index in self._numbers.items():
+            print_line(f"{index:>3}  {note}")
+
+
 def _print(renderable: Any) -> None:
     from rich.console import Console
 

@@ -26,45 +26,32 @@ def smallest_fit(
     On equal GPUs the checkpoint comes first that stands first in `checkpoints`, and tensor
     parallelism inside a node before pipeline stages.
     """
+    room = hardware.devices[deployment.device].max_devices_per_node
     forms = list(checkpoints)
-    for gpus in _doublings():
+    for gpus in _doublings(MOST_GPUS):
+        cluster = _cluster(deployment.cluster, gpus, room)
         for checkpoint in forms:
-            for candidate in _spread(deployment, checkpoint, hardware, gpus):
+            for tp in reversed([*_doublings(min(gpus, room))]):
+                placement = Placement(tp=tp, pp=gpus // tp, ep=deployment.placement.ep)
                 try:
+                    candidate = replace(
+                        deployment, checkpoint=checkpoint, cluster=cluster, placement=placement
+                    )
                     return prepare(candidate, hardware, max_sequence_tokens)
                 except (DoesNotFitError, DeploymentError):
                     continue
     return None
 
 
-def _doublings() -> Iterator[int]:
-    gpus = 1
-    while gpus <= MOST_GPUS:
-        yield gpus
-        gpus *= 2
+def _doublings(most: int) -> Iterator[int]:
+    number = 1
+    while number <= most:
+        yield number
+        number *= 2
 
 
-def _spread(
-    deployment: Deployment, checkpoint: Checkpoint, hardware: Hardware, gpus: int
-) -> Iterator[Deployment]:
-    """One replica over that many GPUs, the widest tensor parallelism of a node first."""
-    device = hardware.devices[deployment.device]
-    room = device.max_devices_per_node
-    cluster = _cluster(deployment.cluster, device.id, gpus, room)
-    tp = min(gpus, room)
-    while tp:
-        placement = Placement(tp=tp, pp=gpus // tp, ep=deployment.placement.ep)
-        if gpus % tp == 0:
-            try:
-                yield replace(
-                    deployment, checkpoint=checkpoint, cluster=cluster, placement=placement
-                )
-            except DeploymentError:
-                pass
-        tp //= 2
-
-
-def _cluster(cluster: Cluster, device: str, gpus: int, room: int) -> Cluster:
+def _cluster(cluster: Cluster, gpus: int, room: int) -> Cluster:
+    """As many nodes of the first one's device as those GPUs need."""
     full, rest = divmod(gpus, room)
     sizes = [room] * full + ([rest] if rest else [])
-    return replace(cluster, nodes=tuple(Node(device, size) for size in sizes))
+    return replace(cluster, nodes=tuple(Node(cluster.nodes[0].device, size) for size in sizes))

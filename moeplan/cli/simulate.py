@@ -1,0 +1,215 @@
+"""`moeplan simulate`: one deployment under one workload, or under a sweep of loads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moeplan.cli import render
+from moeplan.cli.describe import assumptions, show_assumptions
+from moeplan.cli.options import CalibrationFile, JsonFlag, with_options
+from moeplan.cli.progress import progress_bar
+from moeplan.cli.session import prepare_scenario, read_hardware
+from moeplan.cli.traffic import TrafficOptions, build_workloads
+from moeplan.estimate import Estimate
+from moeplan.scenario import Scenario
+
+if TYPE_CHECKING:
+    from moeplan.cost.predictor import Prepared
+    from moeplan.simulation.api import Prediction
+    from moeplan.simulation.metrics import Distribution
+    from moeplan.simulation.workload import Workload
+
+PlotFile = Annotated[
+    Path | None, typer.Option("--plot", help="Write the load curve to this .html file.")
+]
+STATISTICS = ("mean", "p50", "p90", "p99")
+LATENCIES = {
+    "ttft_s": "TTFT",
+    "steady_ttft_s": "TTFT after the first wave",
+    "tpot_s": "TPOT",
+    "itl_s": "ITL",
+    "e2e_s": "end to end",
+}
+RATES = {
+    "output_tok_s": "output tok/s",
+    "output_tok_s_per_gpu": "output tok/s a GPU",
+    "tok_s_per_user": "tok/s a user (1 / mean TPOT)",
+    "total_tok_s": "input and output tok/s",
+    "request_throughput": "requests/s",
+    "peak_output_tok_s": "output tok/s in the best second",
+    "duration_s": "duration in s",
+}
+
+
+@with_options
+def simulate(
+    scenario: Scenario,
+    traffic: TrafficOptions,
+    plot: PlotFile = None,
+    calibration: CalibrationFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Simulate serving: latencies and throughput."""
+    from moeplan.cli.plots import check_plot_path, save_load_curve
+
+    check_plot_path(plot)
+    workloads = build_workloads(traffic)
+    longest = max(w.longest_tokens for w in workloads)
+    prepared = prepare_scenario(scenario, read_hardware(calibration), longest)
+    data = simulate_data(prepared, workloads)
+    render.emit(data, as_json, _show)
+    if plot is not None:
+        save_load_curve(data, plot)
+
+
+def simulate_data(prepared: Prepared, workloads: Sequence[Workload]) -> dict[str, Any]:
+    """What was assumed, and the predicted figures of each workload."""
+    from moeplan.simulation.api import predict_prepared
+
+    points = []
+    with progress_bar("simulating") as bar:
+        for done, workload in enumerate(workloads):
+            prediction = predict_prepared(
+                prepared,
+                workload,
+                progress=lambda share, done=done: bar((done + share) / len(workloads)),
+            )
+            points.append(point_data(prediction))
+    return {"deployment": assumptions(prepared), "points": points}
+
+
+def point_data(prediction: Prediction) -> dict[str, Any]:
+    """Figures of one simulated run; predicted ones are `Estimate`s, None where undefined."""
+    from moeplan.simulation import metrics
+
+    workload, result = prediction.workload, prediction.result
+    figures = _Figures(prediction.prepared)
+    output = metrics.output_tok_s(result)
+    tpot = metrics.tpot(result)
+    gpus = prediction.prepared.deployment.placement.gpus
+    return {
+        "workload": _workload_data(workload),
+        "output_tok_s": figures.one(output),
+        "output_tok_s_per_gpu": figures.one(output / gpus),
+        "tok_s_per_user": figures.one(1 / tpot.mean),
+        "total_tok_s": figures.one(metrics.total_tok_s(result)),
+        "request_throughput": figures.one(metrics.request_throughput(result)),
+        "peak_output_tok_s": figures.one(metrics.peak_output_tok_s(result)),
+        "duration_s": figures.one(metrics.duration_s(result)),
+        "ttft_s": figures.all(metrics.ttft(result)),
+        "steady_ttft_s": figures.all(metrics.steady_ttft(result)),
+        "tpot_s": figures.all(tpot),
+        "itl_s": figures.all(metrics.itl(result)),
+        "e2e_s": figures.all(metrics.e2e(result)),
+        "preemptions": int(result.preemptions.sum()),
+        "prefix_hit_share": float(result.prefix_hit_tokens.sum() / result.input_tokens.sum()),
+    }
+
+
+class _Figures:
+    """Wraps figures of one deployment as estimates."""
+
+    def __init__(self, prepared: Prepared):
+        self._basis = prepared.basis
+
+    def one(self, value: float) -> Estimate | None:
+        return None if math.isnan(value) else Estimate(float(value), self._basis)
+
+    def all(self, values: Distribution) -> dict[str, Estimate | None]:
+        return {name: self.one(getattr(values, name)) for name in STATISTICS}
+
+
+def _workload_data(workload: Workload) -> dict[str, Any]:
+    """The workload without the rows of its trace."""
+    data = workload.model_dump(exclude={"trace", "num_prompts"}, exclude_none=True)
+    lengths = {"input_tokens", "output_tokens", "input_range", "output_range"}
+    if workload.trace:
+        data = {name: value for name, value in data.items() if name not in lengths}
+    return data | {"num_prompts": workload.size}
+
+
+def _show(data: dict[str, Any]) -> None:
+    points = data["points"]
+    show_assumptions(data["deployment"])
+    render.print_line(_traffic_text(points[0]["workload"], sweep=len(points) > 1))
+    if len(points) == 1:
+        _show_point(points[0])
+    else:
+        _show_sweep(points)
+    render.print_trust([point["output_tok_s"] for point in points])
+
+
+def _traffic_text(workload: dict[str, Any], *, sweep: bool) -> str:
+    parts = [f"{workload['arrivals']} arrivals"]
+    if "input_tokens" in workload:
+        parts.append(f"{workload['input_tokens']:,} in / {workload['output_tokens']:,} out")
+        low, high = workload["input_range"]
+        parts += [f"lengths × {low:g}–{high:g}"] if low != high else []
+    else:
+        parts.append("lengths from the trace")
+    if not sweep:
+        parts.append(f"{workload['num_prompts']:,} requests")
+        parts += [f"concurrency {workload['concurrency']}"] if "concurrency" in workload else []
+        parts += [f"{workload['request_rate']:g} req/s"] if "request_rate" in workload else []
+    return ", ".join(parts)
+
+
+def _show_point(point: dict[str, Any]) -> None:
+    text, num = render.text, render.num
+    render.print_table(
+        [text("throughput"), num("")],
+        [[label, render.estimate(point[name])] for name, label in RATES.items()],
+    )
+    render.print_table(
+        [text("latency"), *(num(name) for name in STATISTICS)],
+        [
+            [label, *(render.estimate(point[name][s], form=render.seconds) for s in STATISTICS)]
+            for name, label in LATENCIES.items()
+        ],
+    )
+    render.print_line(
+        f"{point['preemptions']:,} preemptions; {point['prefix_hit_share']:.1%} of prompt tokens "
+        "from the prefix cache"
+    )
+
+
+def load_axis(points: Sequence[dict[str, Any]]) -> tuple[str, list[float]]:
+    """Name and values of what a sweep varies."""
+    rates = [point["workload"].get("request_rate") for point in points]
+    if len(set(rates)) > 1:
+        return "requests/s", rates
+    return "concurrency", [point["workload"].get("concurrency", 0) for point in points]
+
+
+def _show_sweep(points: Sequence[dict[str, Any]]) -> None:
+    name, loads = load_axis(points)
+    num = render.num
+    render.print_table(
+        [num(name), num("requests"), num("tok/s"), num("a GPU"), num("a user"), num("TTFT"),
+         num("steady"), num("p99"), num("TPOT"), num("ITL p99"), num("preempt.")],
+        [_sweep_row(load, point) for load, point in zip(loads, points, strict=True)],
+        "TTFT and TPOT: means; steady: TTFT after the first wave",
+    )  # fmt: skip
+
+
+def _sweep_row(load: float, point: dict[str, Any]) -> list[str]:
+    times = (
+        point["ttft_s"]["mean"],
+        point["steady_ttft_s"]["mean"],
+        point["ttft_s"]["p99"],
+        point["tpot_s"]["mean"],
+        point["itl_s"]["p99"],
+    )
+    rates = (point["output_tok_s"], point["output_tok_s_per_gpu"], point["tok_s_per_user"])
+    return [
+        f"{load:g}",
+        f"{point['workload']['num_prompts']:,}",
+        *(render.estimate(rate) for rate in rates),
+        *(render.estimate(time, form=render.seconds) for time in times),
+        f"{point['preemptions']:,}",
+    ]
