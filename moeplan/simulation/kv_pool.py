@@ -134,27 +134,34 @@ class KVPool(ABC):
         """
 
     @abstractmethod
-    def extend(self, request: Request, done: int, total: int, known: int) -> bool:
-        """Take blocks up to `total` tokens; False if there are none.
+    def extend(self, request: Request, before: int, total: int, done: int, known: int) -> bool:
+        """Take blocks for tokens `before` to `total`; False, and none are taken, if too few are free.
 
         `done` tokens are computed for sure, so that windows past them give blocks back; the first
         `known` have known content, so that full blocks of them can be found again.
         """
 
     @abstractmethod
-    def release(self, request: Request) -> None:
-        """Give back all blocks of a finished or preempted request."""
+    def release(self, request: Request, *, again: bool) -> None:
+        """Give back all blocks; `again` if the request was preempted and will come back.
+
+        The request's `computed` is absolute.
+        """
 
     @abstractmethod
-    def advance(self, requests: Sequence[Request], clock: int, steps: int) -> None:
-        """`extend` for `steps` decode steps of requests whose `computed` is relative to `clock`.
+    def advance(self, requests: Sequence[Request], cached_tokens: np.ndarray, steps: int) -> None:
+        """`extend` for `steps` decode steps of requests that hold so many cached tokens now.
 
         Only for a count of steps that `steps_within` allows.
         """
 
 
 class CountingPool(KVPool):
-    """Counts blocks; no prefix is ever found. Exact as long as none could be."""
+    """Counts blocks; no prefix is ever found. Exact as long as none could be.
+
+    Blocks of groups without windows follow from the tokens; for the others each request keeps the
+    range of positions that it holds.
+    """
 
     def __init__(self, spec: KVCacheSpec, lag: int):
         super().__init__(spec, lag)
@@ -179,34 +186,37 @@ class CountingPool(KVPool):
         request.blocks = [[0, end] for end in ends]
         return True
 
-    def extend(self, request: Request, done: int, total: int, known: int) -> bool:  # noqa: ARG002
+    def extend(self, request: Request, before: int, total: int, done: int, known: int) -> bool:  # noqa: ARG002
         """See `KVPool.extend`."""
+        if self.windowed:
+            self._slide(request, done)
         need = 0
+        for size in self.sizes:
+            need += (-before // size) - (-total // size)
+        if need > self.free:
+            return False
+        self.free -= need
+        return True
+
+    def _slide(self, request: Request, done: int) -> None:
+        """Give back the blocks that windows have passed."""
         for (group, size, windowed), span in zip(self._table, request.blocks, strict=True):
             if windowed:
-                passed = min(skipped_tokens(group, done) // size, span[1])
+                passed = skipped_tokens(group, done) // size
                 if passed > span[0]:
                     self.free += passed - span[0]
                     span[0] = passed
-            missing = -(-total // size) - span[1]
-            if missing > 0:
-                need += missing
-        if need > self.free:
-            return False
-        if need:
-            self.free -= need
-            for size, span in zip(self.sizes, request.blocks, strict=True):
-                span[1] = max(span[1], -(-total // size))
-        return True
 
-    def release(self, request: Request) -> None:
+    def release(self, request: Request, *, again: bool) -> None:  # noqa: ARG002
         """See `KVPool.release`."""
-        self.free += self.fixed + sum(end - start for start, end in request.blocks)
+        self.free += self.fixed
+        for size, span in zip(self.sizes, request.blocks, strict=True):
+            self.free += -(-request.computed // size) - span[0]
         request.blocks = []
 
-    def advance(self, requests: Sequence[Request], clock: int, steps: int) -> None:
-        """See `KVPool.advance`: spans depend on the last step alone."""
-        last = clock + steps
-        for request in requests:
-            total = request.computed + last
-            self.extend(request, total - 1 - self.lag, total, total)
+    def advance(self, requests: Sequence[Request], cached_tokens: np.ndarray, steps: int) -> None:
+        """See `KVPool.advance`: what is held depends on the last step alone."""
+        self.free -= self._growth(cached_tokens, steps)
+        if self.windowed:
+            for request, cached in zip(requests, cached_tokens.tolist(), strict=True):
+                self._slide(request, cached + steps - 1 - self.lag)

@@ -12,6 +12,8 @@ from bisect import insort
 from collections.abc import Sequence
 from operator import attrgetter
 
+import numpy as np
+
 from moeplan.simulation.requests import Request
 
 _by_seq = attrgetter("seq")
@@ -31,10 +33,8 @@ class Lockstep:
         self._turns: list[list[Request]] = [[] for _ in range(cycle)]
         self._ends: dict[int, list[Request]] = {}
         self._offsets: list[int] = []
+        self._offset_array: np.ndarray | None = None
         self._snapshot: tuple[Request, ...] | None = ()
-
-    def __len__(self) -> int:
-        return len(self.members)
 
     def snapshot(self) -> tuple[Request, ...]:
         """The members; the same object as long as they are the same."""
@@ -46,6 +46,12 @@ class Lockstep:
         """Cached tokens of each member, in the order of `members`."""
         clock = self.clock
         return [offset + clock for offset in self._offsets]
+
+    def context_array(self) -> np.ndarray:
+        """`contexts` as an array."""
+        if self._offset_array is None:
+            self._offset_array = np.array(self._offsets)
+        return self._offset_array + self.clock
 
     def join(self, request: Request) -> None:
         """Add a request whose `computed` is absolute."""
@@ -60,7 +66,7 @@ class Lockstep:
             self._offsets.append(request.computed)
         self._file(request)
         self.fresh.append(request)
-        self._snapshot = None
+        self._snapshot = self._offset_array = None
 
     def leave(self, request: Request) -> None:
         """Remove a member; its `computed` becomes absolute."""
@@ -72,13 +78,14 @@ class Lockstep:
             self.fresh.remove(request)
         request.computed += self.clock
         request.decoding = False
-        self._snapshot = None
+        self._snapshot = self._offset_array = None
 
     def hold_back(self, request: Request) -> None:
         """Undo one tick for a member that the step left out."""
         self._unfile(request)
         request.computed -= 1
         self._offsets[self.members.index(request)] = request.computed
+        self._offset_array = None
         self._file(request)
         if request.regular:
             request.regular = False

@@ -2,13 +2,16 @@
 
 Rules of vLLM V1 (v1/core/block_pool.py, kv_cache_coordinator.py, single_type_kv_cache_manager.py):
 
-- A full block is found again by its content and everything before it; its key is set as soon as it
-  is scheduled, and stays until the block is handed out anew.
-- Freed blocks without a key are reused first; those with one queue behind, the tail of a request
+- A full block is found again by its content and everything before it; it is named as soon as it is
+  scheduled, and stays so until the block is handed out anew.
+- Freed blocks without a name are reused first; named ones queue behind, the tail of a request
   first, so that the least recently used prefix goes.
-- A sliding group needs only the blocks of its window; the hit is what all groups have. It gives
-  keys only to the windows from which a later request may go on (retention interval 0, the default):
+- A sliding group needs only the blocks of its window; the hit is what all groups have. It names
+  only the windows from which a later request may go on (retention interval 0, the default):
   before the prompt's last token, and where a prefix shared with an earlier request ends.
+
+Most blocks hold content of one request alone: nobody finds them but that request after a
+preemption. They are only marked as named, and get their names when it is preempted.
 """
 
 from __future__ import annotations
@@ -16,23 +19,26 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from moeplan.cost.kv_layout import KVCacheSpec, KVGroup
 from moeplan.simulation.kv_pool import NO_HIT, KVPool, PrefixHit, skipped_tokens
 from moeplan.simulation.requests import Request
 
-_PRIVATE = 1 << 40  # keys of content that no other request shares are below -_PRIVATE
+_Name = tuple[int, int]  # KV group, identity of the content
+_OWN: _Name = (-1, -1)  # named, but nobody can ask for it
 
 
 class PrefixCachePool(KVPool):
-    """Blocks with identity. Models with recurrent state never hit (their state is not cached)."""
+    """Blocks with identity. Models with recurrent state never hit (their state is not kept)."""
 
     def __init__(self, spec: KVCacheSpec, lag: int):
         super().__init__(spec, lag)
         self._free = OrderedDict.fromkeys(range(1, spec.num_blocks))
-        self._key: list[tuple[int, int] | None] = [None] * spec.num_blocks
+        self._names: list[_Name | None] = [None] * spec.num_blocks
         self._users = [0] * spec.num_blocks
-        self._found: dict[tuple[int, int], list[int]] = {}
-        self._chains: dict[tuple[object, ...], int] = {}
+        self._found: dict[_Name, list[int]] = {}
+        self._chains: dict[tuple[int, ...], int] = {}
 
     @property
     def free(self) -> int:  # type: ignore[override]
@@ -43,26 +49,41 @@ class PrefixCachePool(KVPool):
         fills = (cached_tokens + 1 - self.lag) % group.block_size == 0
         return fills or super()._group_event(group, cached_tokens)
 
-    def key_of(self, request: Request, size: int, block: int) -> int:
-        """Identity of a request's block of `size` tokens: equal for equal content up to its end."""
+    # Names
+
+    def _shared_keys(self, request: Request, size: int) -> list[int]:
+        """Keys of the prompt's leading blocks that others may share, each for all before it too."""
         keys = request.block_keys.get(size)
         if keys is None:
-            keys = request.block_keys[size] = self._prompt_keys(request, size)
-        return keys[block] if block < len(keys) else -(request.index + 1) * _PRIVATE - block
+            keys = request.block_keys[size] = self._chain(request, size)
+        return keys
 
-    def _prompt_keys(self, request: Request, size: int) -> list[int]:
-        """Keys of the whole blocks of a prompt, as a chain: each stands for all before it too."""
+    def _chain(self, request: Request, size: int) -> list[int]:
         ids, chunk = request.spec.hash_ids, request.spec.hash_chunk_tokens
-        if not ids:
-            return []
-        keys, parent, seen = [], 0, 0
-        for block in range(request.prompt // size):
+        keys: list[int] = []
+        parent = seen = 0
+        for block in range(min(request.prompt, len(ids) * chunk) // size):
             upto = -(-(block + 1) * size // chunk)
             link = (parent, size, *ids[seen:upto])
             parent = self._chains.setdefault(link, len(self._chains) + 1)
             seen = upto
             keys.append(parent)
         return keys
+
+    def _own_key(self, request: Request, block: int) -> int:
+        """Key of a block that only this request can find again: below 0, unlike shared ones."""
+        return -(request.index + 1 << 40) - block
+
+    def _key(self, request: Request, size: int, block: int) -> int:
+        keys = self._shared_keys(request, size)
+        return keys[block] if block < len(keys) else self._own_key(request, block)
+
+    def _findable(self, request: Request, size: int, limit: int) -> int:
+        """Leading blocks, of those that end within `limit` tokens, that may have been named."""
+        blocks = limit // size
+        return blocks if request.preemptions else min(blocks, len(self._shared_keys(request, size)))
+
+    # Hits
 
     def lookup(self, request: Request) -> PrefixHit:
         """See `KVPool.lookup`; groups shorten each other's hit until all agree."""
@@ -85,25 +106,26 @@ class PrefixCachePool(KVPool):
 
     def _group_hit(self, g: int, group: KVGroup, request: Request, limit: int) -> list[int]:
         size = group.block_size
+        blocks = self._findable(request, size, limit)
         if group.kind == "sliding":
-            return self._window_hit(g, group, request, limit // size)
+            return self._window_hit(g, group, request, blocks)
         start = 0
         if group.kind == "chunked":  # blocks of earlier chunks are never read again
-            start = skipped_tokens(group, limit) // size
+            start = min(skipped_tokens(group, limit) // size, blocks)
         found = [0] * start
-        for block in range(start, limit // size):
-            match = self._found.get((g, self.key_of(request, size, block)))
+        for block in range(start, blocks):
+            match = self._found.get((g, self._key(request, size, block)))
             if match is None:
                 break
             found.append(match[0])
         return found
 
     def _window_hit(self, g: int, group: KVGroup, request: Request, blocks: int) -> list[int]:
-        """The rightmost run of cached blocks that covers a window, or the run from the start."""
+        """The rightmost run of named blocks that covers a window, or the run from the start."""
         needed = _window_blocks(group)
         found, run = [0] * blocks, 0
         for block in range(blocks - 1, -1, -1):
-            match = self._found.get((g, self.key_of(request, group.block_size, block)))
+            match = self._found.get((g, self._key(request, group.block_size, block)))
             if match is None:
                 run = 0
                 continue
@@ -113,6 +135,8 @@ class PrefixCachePool(KVPool):
                 return found[: block + run]
         return found[:run]
 
+    # Taking and giving
+
     def fits(self, request: Request, hit: PrefixHit, reserve: int) -> bool:
         """See `KVPool.fits`; idle blocks of the hit count as taken."""
         whole = [self._admission_blocks(g, request.target) for g in self.paged]
@@ -121,7 +145,7 @@ class PrefixCachePool(KVPool):
     def admit(self, request: Request, hit: PrefixHit, total: int, reserve: int) -> bool:
         """See `KVPool.admit`; blocks of the hit leave the free list."""
         chunk = [-(-total // size) for size in self.sizes]
-        if self._need(chunk, hit) > self.free or not self.fits(request, hit, reserve):
+        if not self.fits(request, hit, reserve) or self._need(chunk, hit) > self.free:
             return False
         if hit.longest > hit.tokens:
             request.junction = hit.longest
@@ -134,7 +158,7 @@ class PrefixCachePool(KVPool):
         request.cached = [len(blocks) for blocks in request.blocks]
         request.blocks.append(self._take(self.fixed))
         self._grow(request, total)
-        self._remember(request, total)
+        self._name(request, total)
         return True
 
     def _kept(self, hit: PrefixHit) -> tuple[list[Sequence[int]], list[int]]:
@@ -146,12 +170,13 @@ class PrefixCachePool(KVPool):
 
     def _need(self, wanted: Sequence[int], hit: PrefixHit) -> int:
         """Free blocks that `wanted` blocks of each group take, given a hit."""
-        need = self.fixed
+        need, users = self.fixed, self._users
         for want, blocks, pad in zip(wanted, *self._kept(hit), strict=True):
-            need += max(want - len(blocks) - pad, 0) + sum(not self._users[b] for b in blocks)
+            idle = [users[b] for b in blocks].count(0)
+            need += max(want - len(blocks) - pad, 0) + idle
         return need
 
-    def extend(self, request: Request, done: int, total: int, known: int) -> bool:
+    def extend(self, request: Request, before: int, total: int, done: int, known: int) -> bool:  # noqa: ARG002
         """See `KVPool.extend`."""
         if self.windowed:
             self._drop_passed(request, done)
@@ -162,7 +187,7 @@ class PrefixCachePool(KVPool):
             return False
         if need:
             self._grow(request, total)
-        self._remember(request, known)
+        self._name(request, known)
         return True
 
     def _drop_passed(self, request: Request, done: int) -> None:
@@ -178,65 +203,90 @@ class PrefixCachePool(KVPool):
 
     def _grow(self, request: Request, total: int) -> None:
         for size, blocks in zip(self.sizes, request.blocks, strict=False):
-            blocks.extend(self._take(-(-total // size) - len(blocks)))
+            blocks += self._take(-(-total // size) - len(blocks))
 
-    def _remember(self, request: Request, known: int) -> None:
-        """Give keys to the full blocks of the first `known` tokens."""
+    def _name(self, request: Request, known: int) -> None:
+        """Name the full blocks of the first `known` tokens."""
         for g, (group, size) in enumerate(zip(self.paged, self.sizes, strict=True)):
-            full = known // size
-            for position in range(request.cached[g], full):
-                block = request.blocks[g][position]
-                if block and self._key[block] is None and self._keeps(group, request, position):
-                    key = self._key[block] = (g, self.key_of(request, size, position))
-                    self._found.setdefault(key, []).append(block)
-            request.cached[g] = max(full, request.cached[g])
+            start, full = request.cached[g], known // size
+            if full <= start:
+                continue
+            request.cached[g] = full
+            names, blocks = self._names, request.blocks[g]
+            keys = self._shared_keys(request, size)
+            sparse = group.kind == "sliding"
+            for position in range(start, full):
+                block = blocks[position]
+                if names[block] is not None or not block:
+                    continue
+                if sparse and not self._keeps(group, request, position):
+                    continue
+                if position < len(keys):
+                    self._register(block, (g, keys[position]))
+                else:
+                    names[block] = _OWN
 
     def _keeps(self, group: KVGroup, request: Request, position: int) -> bool:
-        """Whether a group gives a full block a key: always, unless its window slides."""
-        if group.kind != "sliding":
-            return True
+        """Whether a block lies in a window from which a sliding group's prefix may go on."""
         for boundary in (request.prompt - 1, request.junction):
             end = boundary // self.spec.block_size * self.spec.block_size // group.block_size
             if end - _window_blocks(group) <= position < end:
                 return True
         return False
 
-    def release(self, request: Request) -> None:
+    def release(self, request: Request, *, again: bool) -> None:
         """See `KVPool.release`."""
+        if again:
+            self._name_own(request)
         held = [b for blocks in request.blocks for b in blocks if b]
         self._give(held[::-1])
         request.blocks = []
 
-    def advance(self, requests: Sequence[Request], clock: int, steps: int) -> None:
+    def _name_own(self, request: Request) -> None:
+        """Let a preempted request find its own blocks again."""
+        for g, blocks in enumerate(request.blocks[: len(self.paged)]):
+            for position, block in enumerate(blocks):
+                if self._names[block] is _OWN:
+                    self._register(block, (g, self._own_key(request, position)))
+
+    def advance(self, requests: Sequence[Request], cached_tokens: np.ndarray, steps: int) -> None:
         """See `KVPool.advance`: every event in the order of single steps."""
-        turns: dict[int, list[Request]] = {}
-        for request in requests:
-            turns.setdefault(request.computed % self.cycle, []).append(request)
-        order = {id(r): i for i, r in enumerate(requests)}
-        for now in range(clock, clock + steps):
-            due = [r for x in self.residues for r in turns.get((x - now) % self.cycle, ())]
-            for request in sorted(due, key=lambda r: order[id(r)]):
-                cached = request.computed + now
-                done = cached - self.lag
-                self.extend(request, done, cached + 1, done + 1)
+        turns: list[list[tuple[int, Request, int]]] = [[] for _ in range(self.cycle)]
+        for order, (request, cached) in enumerate(
+            zip(requests, cached_tokens.tolist(), strict=True)
+        ):
+            turns[cached % self.cycle].append((order, request, cached))
+        for now in range(steps):
+            due = [entry for x in self.residues for entry in turns[(x - now) % self.cycle]]
+            if len(due) > 1:
+                due.sort(key=lambda entry: entry[0])
+            for _order, request, cached in due:
+                total = cached + now + 1
+                self.extend(request, total - 1, total, total - 1 - self.lag, total - self.lag)
 
     def _take(self, count: int) -> list[int]:
+        names, users, pop = self._names, self._users, self._free.popitem
         taken = []
         for _ in range(count):
-            block, _none = self._free.popitem(last=False)
-            key = self._key[block]
-            if key is not None:
-                self._forget(block, key)
-            self._users[block] = 1
+            block = pop(last=False)[0]
+            name = names[block]
+            if name is not None:
+                names[block] = None
+                if name is not _OWN:
+                    self._forget(block, name)
+            users[block] = 1
             taken.append(block)
         return taken
 
-    def _forget(self, block: int, key: tuple[int, int]) -> None:
-        self._key[block] = None
-        twins = self._found[key]
+    def _register(self, block: int, name: _Name) -> None:
+        self._names[block] = name
+        self._found.setdefault(name, []).append(block)
+
+    def _forget(self, block: int, name: _Name) -> None:
+        twins = self._found[name]
         twins.remove(block)
         if not twins:
-            del self._found[key]
+            del self._found[name]
 
     def _touch(self, blocks: Iterable[int]) -> None:
         for block in blocks:
@@ -245,18 +295,20 @@ class PrefixCachePool(KVPool):
             self._users[block] += 1
 
     def _give(self, blocks: Iterable[int]) -> None:
+        """Drop one user of each block; those without any are free, in this order."""
+        users, names, free = self._users, self._names, self._free
         nameless = []
         for block in blocks:
-            self._users[block] -= 1
-            if self._users[block]:
+            left = users[block] = users[block] - 1
+            if left:
                 continue
-            if self._key[block] is None:
+            if names[block] is None:
                 nameless.append(block)
             else:
-                self._free[block] = None
+                free[block] = None
         for block in reversed(nameless):
-            self._free[block] = None
-            self._free.move_to_end(block, last=False)
+            free[block] = None
+            free.move_to_end(block, last=False)
 
 
 def _window_blocks(group: KVGroup) -> int:

@@ -149,8 +149,8 @@ class Replica:
     # Stretches of like steps
 
     def _steady_steps(self) -> int:
-        if len(self._in_flight) != self._depth - 1:
-            return 0
+        if len(self._in_flight) != self._depth - 1 or self._env.peek() == self._env.now:
+            return 0  # something else happens now, an arrival perhaps
         open_plan = self._in_flight[0][0] if self._in_flight else None
         return min(self.scheduler.steady_steps(open_plan), self._reach)
 

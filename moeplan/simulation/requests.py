@@ -22,7 +22,8 @@ class RequestSpec:
     output_tokens: int
     """Tokens that the request generates, exactly (end of sequence is ignored)."""
     hash_ids: tuple[int, ...] = ()
-    """Content of the prompt, chunk by chunk; equal ids mean equal tokens. Empty: unique."""
+    """Content of the prompt, chunk by chunk; equal ids mean equal tokens. What they leave over is
+    the request's own."""
     hash_chunk_tokens: int = 0
     """Tokens a chunk."""
 

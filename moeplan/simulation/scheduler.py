@@ -181,7 +181,7 @@ class Scheduler:
         for request in plan.last:
             if request.blocks:  # else it was preempted while its last token was on its way
                 self.running.remove(request)
-                self.pool.release(request)
+                self.pool.release(request, again=False)
 
     @property
     def unfinished(self) -> int:
@@ -205,16 +205,16 @@ class Scheduler:
         if self.waiting and not self._stays_blocked():
             return 0
         limit = lockstep.steps_to_end() - 1
-        return self.pool.steps_within(np.array(lockstep.contexts()), limit) if limit > 0 else 0
+        return self.pool.steps_within(lockstep.context_array(), limit) if limit > 0 else 0
 
     def contexts(self) -> np.ndarray:
         """Cached tokens of every decode, before the next step."""
-        return np.array(self._lockstep.contexts())
+        return self._lockstep.context_array()
 
     def advance(self, steps: int) -> StepPlan:
         """Schedule `steps` plans at once, as `steady_steps` allows; the last one is returned."""
         lockstep = self._lockstep
-        self.pool.advance(lockstep.members, lockstep.clock, steps)
+        self.pool.advance(lockstep.members, lockstep.context_array(), steps)
         draft = _Draft()
         draft.decodes = lockstep.snapshot()
         lockstep.jump(steps - 1)
@@ -292,7 +292,7 @@ class Scheduler:
         cached = request.computed + self._lockstep.clock
         lag = self.pool.lag
         done = cached - lag if request.regular or not lag else request.chunk_start
-        return self.pool.extend(request, done, cached + 1, cached + 1 - lag)
+        return self.pool.extend(request, cached, cached + 1, done, cached + 1 - lag)
 
     def _run_each(self, draft: _Draft, budget: int, queue: list[Request]) -> int:
         """Take requests one by one; preempt from the end of the running ones for want of blocks."""
@@ -325,9 +325,9 @@ class Scheduler:
     def _extend(self, request: Request, chunk: int) -> bool:
         if request.decoding:
             return self._extend_decode(request)
-        done = request.chunk_start if self.pool.lag else request.computed
-        total = request.computed + chunk
-        return self.pool.extend(request, done, total, total)
+        before = request.computed
+        done = request.chunk_start if self.pool.lag else before
+        return self.pool.extend(request, before, before + chunk, done, before + chunk)
 
     def _preempt(self, draft: _Draft, victim: Request) -> None:
         """Back to the head of the queue. Tokens on their way arrive before it is admitted again."""
@@ -335,7 +335,6 @@ class Scheduler:
         self.preemptions += 1
         victim.preemptions += 1
         draft.preempted.append(victim)
-        self.pool.release(victim)
         if victim.regular:
             draft.held_back.append(victim)
         if victim.decoding:
@@ -344,6 +343,7 @@ class Scheduler:
             victim.regular = False
         elif victim.generated < victim.output:
             self._prefills.remove(victim)
+        self.pool.release(victim, again=True)
         if victim.generated < victim.output:  # else its last token is on its way
             victim.computed = 0
             victim.target = victim.prompt + victim.generated

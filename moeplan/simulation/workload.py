@@ -153,9 +153,12 @@ def requests(workload: Workload) -> list[RequestSpec]:
     low, high = _bounds(workload.output_tokens, workload.output_range)
     outputs = rng.integers(low, high, count, endpoint=True)
     times = _send_times(workload, rng)
+    shared = _shared_prefix(workload)
     return [
-        RequestSpec(i, time, int(n_in), int(n_out), *_prefix(workload, i))
-        for i, (time, n_in, n_out) in enumerate(zip(times, inputs, outputs, strict=True))
+        RequestSpec(i, time, n_in, n_out, *shared)
+        for i, (time, n_in, n_out) in enumerate(
+            zip(times, inputs.tolist(), outputs.tolist(), strict=True)
+        )
     ]
 
 
@@ -163,7 +166,7 @@ def warmups(workload: Workload) -> list[RequestSpec]:
     """Warm-up requests: the workload's nominal lengths, and its shared prefix."""
     first = workload.size
     return [
-        RequestSpec(i, 0.0, workload.input_tokens, workload.output_tokens, *_prefix(workload, i))
+        RequestSpec(i, 0.0, workload.input_tokens, workload.output_tokens, *_shared_prefix(workload))
         for i in range(first, first + workload.num_warmups)
     ]
 
@@ -174,10 +177,10 @@ def _of_row(index: int, row: TraceRow, workload: Workload) -> RequestSpec:
     return RequestSpec(index, time, row.input_length, row.output_length, row.hash_ids, chunk)
 
 
-def _prefix(workload: Workload, index: int) -> tuple[tuple[int, ...], int]:
-    """Hash ids of a prompt whose first tokens are everybody's and whose rest is its own."""
+def _shared_prefix(workload: Workload) -> tuple[tuple[int, ...], int]:
+    """Hash ids of the prompts: one for the prefix that all share; what follows is unique."""
     shared = workload.shared_prefix_tokens
-    return ((0, index + 1), shared) if shared else ((), 0)
+    return ((0,), shared) if shared else ((), 0)
 
 
 def _send_times(workload: Workload, rng: np.random.Generator) -> list[float]:
