@@ -39,7 +39,14 @@ class UnknownNameError(InputError):
     three known names that resemble it.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], listing: str | None = None):
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        known: Iterable[str],
+        listing: str | None = None,
+        remedy: str | None = None,
+    ):
         known = list(known)
         self.kind = kind
         self.name = name
@@ -48,7 +55,8 @@ class UnknownNameError(InputError):
         self.nearest = [by_fold[c] for c in close]
         hint = f"; nearest: {', '.join(self.nearest)}" if self.nearest else ""
         more = f" ({listing} lists them)" if listing else ""
-        super().__init__(f"unknown {kind} {name!r}{hint}{more}")
+        what_next = f"; {remedy}" if remedy else ""
+        super().__init__(f"unknown {kind} {name!r}{hint}{more}{what_next}")
 
 
 class ModelConfigError(InputError):

@@ -40,6 +40,9 @@ class Checkpoint:
     published_gb: float | None = None
     published_grade: str | None = None
     source: str | None = None
+    """Where the published size comes from."""
+    layout_source: str | None = None
+    """Where the layout comes from; says so where it is assumed or inferred."""
 
     @property
     def hypothetical(self) -> bool:

@@ -92,7 +92,8 @@ def _read(config: Mapping[str, Any], slug: str) -> tuple[Architecture, frozenset
 
 def _text_model(config: Mapping[str, Any], slug: str) -> tuple[str, Family, dict[str, Any]]:
     """Model type, reader and fields of the language model, which multimodal files nest."""
-    values = config.get("text_config", config)
+    values = config.get("text_config")
+    values = config if values is None else values
     if not isinstance(values, Mapping):
         raise ModelConfigError(f"{slug}: text_config = {values!r}: must be an object")
     model_type = _model_type(values, slug) or _model_type(config, slug)
@@ -121,4 +122,5 @@ def _model_type(values: Mapping[str, Any], slug: str) -> str | None:
 
 
 def _named(config: Mapping[str, Any]) -> str:
-    return f"model_type = {config.get('model_type')!r}, architectures = {config.get('architectures')!r}"
+    stated = {name: config.get(name) for name in ("model_type", "architectures")}
+    return ", ".join(f"{name} = {value!r}" for name, value in stated.items())

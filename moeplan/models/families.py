@@ -93,18 +93,12 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v2": Family(family_latent.deepseek, ("DeepseekV2ForCausalLM",)),
     "deepseek_v3": Family(family_latent.deepseek, ("DeepseekV3ForCausalLM",)),
     "kimi_k2": Family(family_latent.deepseek, ("KimiK2ForCausalLM",)),
-    "glm4_moe_lite": Family(
-        family_latent.deepseek, ("Glm4MoeLiteForCausalLM",), LATENT_DEFAULTS
-    ),
+    "glm4_moe_lite": Family(family_latent.deepseek, ("Glm4MoeLiteForCausalLM",), LATENT_DEFAULTS),
     "deepseek_v32": Family(family_latent.deepseek_v32, ("DeepseekV32ForCausalLM",)),
     "glm_moe_dsa": Family(family_latent.glm_moe_dsa, ("GlmMoeDsaForCausalLM",)),
     "mistral4": Family(family_latent.mistral4, ("Mistral4ForCausalLM",), LATENT_DEFAULTS),
-    "nemotron_h": Family(
-        family_hybrid.nemotron_h, ("NemotronHForCausalLM",), NEMOTRON_DEFAULTS
-    ),
-    "qwen3_next": Family(
-        family_hybrid.qwen3_next, ("Qwen3NextForCausalLM",), QWEN3_NEXT_DEFAULTS
-    ),
+    "nemotron_h": Family(family_hybrid.nemotron_h, ("NemotronHForCausalLM",), NEMOTRON_DEFAULTS),
+    "qwen3_next": Family(family_hybrid.qwen3_next, ("Qwen3NextForCausalLM",), QWEN3_NEXT_DEFAULTS),
     "qwen3_5": Family(family_hybrid.qwen3_5, _QWEN35, QWEN3_5_DEFAULTS),
     "qwen3_5_moe": Family(family_hybrid.qwen3_5_moe, _QWEN35_MOE, QWEN3_5_DEFAULTS),
     "gemma3": Family(family_windowed.gemma3, _GEMMA3, GEMMA3_DEFAULTS),

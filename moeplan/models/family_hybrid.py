@@ -47,7 +47,9 @@ def nemotron_h(f: Fields) -> Structure:
     for name in ("use_bias", "mlp_bias", "mamba_proj_bias"):
         f.only(name, False)
     depth = f.integer("num_hidden_layers")
-    blocks = f.words(_first(f, "layers_block_type", "hybrid_override_pattern"), NEMOTRON_BLOCKS, depth)
+    blocks = f.words(
+        _first(f, "layers_block_type", "hybrid_override_pattern"), NEMOTRON_BLOCKS, depth
+    )
     layers = _nemotron_layers(f, blocks)
     return Structure(layers, norms_per_layer=1, mtp=_nemotron_mtp(f))
 
@@ -162,6 +164,4 @@ def _delta_net(f: Fields) -> GatedDeltaNet:
 
 def _qwen_moe(f: Fields) -> MoEFFN:
     shared = f.integer("shared_expert_intermediate_size", minimum=0)
-    return routed(
-        f, "num_experts", shared_intermediate_size=shared, shared_expert_gate=shared > 0
-    )
+    return routed(f, "num_experts", shared_intermediate_size=shared, shared_expert_gate=shared > 0)
