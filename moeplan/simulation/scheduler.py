@@ -195,7 +195,12 @@ class Scheduler:
         that nobody is added. 0 if the next plan may differ, from `open_plan` too if there is one.
         """
         lockstep = self._lockstep
-        if open_plan and (open_plan.prefills or open_plan.decodes is not lockstep.snapshot()):
+        if open_plan and (
+            open_plan.prefills
+            or open_plan.fresh
+            or open_plan.held_back
+            or open_plan.decodes is not lockstep.snapshot()
+        ):
             return 0
         if not lockstep.members or lockstep.fresh or self._prefills or self._piped:
             return 0
