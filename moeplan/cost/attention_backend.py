@@ -22,10 +22,22 @@ class AttentionBackend:
     """The backend of a deployment's attention layers."""
 
     name: str
-    """"flash-attention", "flashinfer", "triton", "flashmla", with "-mla" or "-mla-sparse"."""
+    """"flash-attention", "flashinfer", "triton", "flashmla", with "-mla" or "-sparse"."""
     block_size: int
     """Smallest block that it can page, tokens."""
     reason: str
+
+    @property
+    def prefill_name(self) -> str:
+        """Backend of prefill: latent attention expands keys and values and attends as usual."""
+        if not self.latent:
+            return self.name
+        return "flashinfer" if self.name.startswith("flashinfer-mla") else "flash-attention"
+
+    @property
+    def latent(self) -> bool:
+        """Whether it serves latent attention."""
+        return "mla" in self.name
 
 
 def attention_backend(

@@ -3,7 +3,8 @@
 vLLM walks a list of backends and takes the first whose predicates hold. The rules are those of
 `model_executor/layers/fused_moe/oracle/*.py` (experts) and `model_executor/kernels/linear/`
 (dense), read in 0.24, 0.32 and 0.33 for SwiGLU or squared-ReLU experts without LoRA. Each answer
-names the pick first, then what is nearest to it where no table of the pick exists.
+names the pick first, then what is nearest to it where no table of the pick exists. "cutlass" is
+CUTLASS by whatever way it is called; FlashInfer ships most of it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ HUMMING_SINCE = (0, 33)
 """vLLM that puts Humming ahead of Marlin on compute capability 9."""
 DEEPGEMM_SM120_SINCE = (0, 33)
 
-_TRTLLM = ("flashinfer-trtllm", "flashinfer-cutlass")
-_CUTLASS = ("flashinfer-cutlass", "cutlass")
+_TRTLLM = ("flashinfer-trtllm", "cutlass")
+_CUTLASS = ("cutlass",)
 _MARLIN = ("marlin",)
 _TRITON = ("triton",)
 
@@ -28,7 +29,7 @@ def expert_preference(
 ) -> Preference:
     """Backends for routed experts; `whole_experts` under expert parallelism."""
     if engine == "trtllm":
-        return ("cutlass", "flashinfer-cutlass")
+        return _CUTLASS
     if engine == "sglang" and fmt == "bf16":
         return _TRITON
     major = capability[0]
@@ -74,4 +75,12 @@ def linear_preference(engine: str, fmt: str, capability: Capability) -> Preferen
         return _MARLIN
     if fmt == "fp8_block":
         return ("cutlass", "triton") if major in (8, 12) else ("deepgemm", "cutlass")
-    return _CUTLASS if major >= 10 else ("cutlass",)
+    return _CUTLASS
+
+
+def override_preference(word: str) -> Preference:
+    """Backends that a user's kernel word stands for."""
+    word = word.lower().replace("_", "-")
+    if word == "flashinfer":
+        return ("flashinfer-trtllm", "cutlass")
+    return ("cutlass",) if word == "flashinfer-cutlass" else (word,)

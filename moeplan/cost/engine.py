@@ -50,6 +50,8 @@ class ResolvedEngine:
     cuda_graph_sizes: tuple[int, ...]
     """Token counts with a captured graph, rising; empty without graphs."""
     host: HostOverhead
+    prefill_rate: float
+    """Share of the device's prefill rates that this engine version reaches."""
     reasons: MappingProxyType[str, str]
 
     def padded_tokens(self, tokens: int) -> int:
@@ -103,7 +105,8 @@ def resolve_engine(
         max_concurrent_batches=batches,
         max_in_flight_tokens=tokens * (batches if vllm_has(settings, IN_FLIGHT_BATCHES) else 1),
         cuda_graph_sizes=_graph_sizes(settings, profile, device, tokens, seqs, reasons),
-        host=profile.host,
+        host=profile.host_on(device.id),
+        prefill_rate=profile.prefill_rate_on(device.id),
         reasons=MappingProxyType(reasons),
     )
 
@@ -267,9 +270,7 @@ def _graph_sizes(
     if settings.enforce_eager:
         reasons["cuda_graph_sizes"] = "enforce_eager: none"
         return ()
-    ceiling = profile.cuda_graph_max_tokens
-    if vllm_has(settings, "1024-token graphs on SM100") and capability(device)[0] == 10:
-        ceiling = max(ceiling, 1024)
+    ceiling = profile.cuda_graph_tokens_on(device.compute_capability)
     top = min(2 * seqs, ceiling, tokens)
     reasons["cuda_graph_sizes"] = f"engine default up to min(2 × {seqs}, {ceiling}, {tokens})"
     captured = seqs if vllm_has(settings, "graph of max_num_seqs") else None

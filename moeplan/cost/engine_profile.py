@@ -15,7 +15,6 @@ VLLM_SINCE: MappingProxyType[str, tuple[int, int]] = MappingProxyType(
         IN_FLIGHT_BATCHES: (0, 26),
         "graphs inside the memory budget": (0, 21),
         "blocks beyond the budget": (0, 27),
-        "1024-token graphs on SM100": (0, 28),
         "graph of max_num_seqs": (0, 29),
         "asynchronous pipeline": (0, 29),
     }

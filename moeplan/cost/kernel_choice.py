@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
 
-from moeplan.cost.backend_rules import Preference, expert_preference, linear_preference
+from moeplan.cost.backend_rules import (
+    Preference,
+    expert_preference,
+    linear_preference,
+    override_preference,
+)
 from moeplan.cost.engine import ResolvedEngine
 from moeplan.cost.engine_profile import capability
 from moeplan.cost.formats import check_online_quantization, component_formats, kernel_format
+from moeplan.cost.kernel_pick import Pick, T, matches, nearest
 from moeplan.deployment import Deployment
 from moeplan.errors import DeploymentError
 from moeplan.hardware_specs.schema import (
@@ -30,27 +35,6 @@ NOT_MULTIPLIED = frozenset(
 """Components that no dense GEMM computes (`embed` does where it is tied to the head)."""
 _STAND_INS = {"fp8": "fp8_block", "fp8_block": "fp8"}
 """Formats of the same width whose table serves where a device has none of its own."""
-
-
-class _Table(Protocol):
-    family: str
-
-
-T = TypeVar("T", bound=_Table)
-
-
-@dataclass(frozen=True, slots=True)
-class Pick(Generic[T]):
-    """One table, chosen for one operator and format."""
-
-    operator: str
-    format: str
-    wanted: str
-    """Backend that the engine takes."""
-    table: T
-    exact: bool
-    """Whether the table is of that backend and format; otherwise the nearest known."""
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -190,51 +174,32 @@ def _pick(
             f"no kernel table for {operator} in {fmt} on {deployment.device}; known: {known}; "
             "use another --checkpoint or device"
         )
-    override = deployment.engine.kernel
-    if override and any(_matches(t.family, override) for t in usable):
-        wanted = (override,)
-    table = _nearest(usable, wanted)
-    exact = serving == fmt and _matches(table.family, wanted[0])
-    return Pick(
-        operator, fmt, wanted[0], table, exact, _reason(table, fmt, wanted, override, exact)
-    )
+    who = f"the engine's choice for {fmt}"
+    override = _override(deployment)
+    if any(matches(t.family, word) for t in usable for word in override):
+        wanted, who = override, "set by the user"
+    table = nearest(usable, wanted)
+    exact = serving == fmt and matches(table.family, wanted[0])
+    reason = who if exact else f"{who}, {wanted[0]}, has no table here: {table.family} is nearest"
+    return Pick(operator, fmt, wanted[0], table, exact, reason)
 
 
-def _reason(table: _Table, fmt: str, wanted: Preference, override: str | None, exact: bool) -> str:
-    who = "set by the user" if wanted == (override,) else f"the engine's choice for {fmt}"
-    if exact:
-        return who
-    return f"{who} is {wanted[0]}, which has no table here: {table.family} is the nearest"
-
-
-def _words(name: str) -> set[str]:
-    return set(name.lower().replace("_", "-").split("-"))
-
-
-def _matches(family: str, backend: str) -> bool:
-    """Whether a family name contains every word of a backend name."""
-    return _words(backend) <= _words(family)
-
-
-def _nearest(tables: Sequence[T], wanted: Preference) -> T:
-    """First table of the first backend that has one; else the one that shares most words."""
-    for backend in wanted:
-        found = [t for t in tables if _matches(t.family, backend)]
-        if found:
-            return min(found, key=lambda t: len(_words(t.family)))
-    return max(tables, key=lambda t: len(_words(t.family) & _words(wanted[0])))
+def _override(deployment: Deployment) -> Preference:
+    word = deployment.engine.kernel
+    return override_preference(word) if word else ()
 
 
 def _check_override(deployment: Deployment, kernels: KernelSet, choice: KernelChoice) -> None:
-    """Refuse a kernel word that fits no operator of this deployment."""
-    word = deployment.engine.kernel
-    if word is None or any(_matches(pick.table.family, word) for pick in choice.picks):
+    """Refuse a kernel word that fits neither GEMMs nor experts of this deployment."""
+    words = _override(deployment)
+    picks = [*choice.linears.values(), *([choice.experts] if choice.experts else [])]
+    if not words or any(matches(p.table.family, word) for p in picks for word in words):
         return
     known = sorted({t.family for t in (*kernels.linear, *kernels.moe)})
-    formats = sorted({pick.format for pick in choice.picks})
     raise DeploymentError(
-        f"kernel {word!r} fits no operator of {deployment.architecture.slug} "
-        f"({', '.join(formats)}) on {deployment.device}; known there: {', '.join(known)}"
+        f"kernel {deployment.engine.kernel!r} fits no operator of {deployment.architecture.slug} "
+        f"({', '.join(sorted({p.format for p in picks}))}) on {deployment.device}; known there: "
+        f"{', '.join(known)}"
     )
 
 
@@ -255,7 +220,8 @@ def _decode_attention(
     if kind is None:
         return {}
     tables = [t for t in kernels.attention_decode if t.kind == kind]
-    return {kind: _attention(f"{kind} decode attention", tables, deployment, engine)}
+    wanted = (engine.attention.name, engine.kv_format)
+    return {kind: _attention(f"{kind} decode attention", tables, deployment, engine, wanted)}
 
 
 def _prefill_attention(
@@ -263,32 +229,38 @@ def _prefill_attention(
 ) -> Pick[AttentionPrefill] | None:
     if _attention_kind(deployment) is None:
         return None
-    return _attention("prefill attention", kernels.attention_prefill, deployment, engine)
+    backend = engine.attention
+    wanted = (backend.prefill_name, "bf16" if backend.latent else engine.kv_format)
+    return _attention("prefill attention", kernels.attention_prefill, deployment, engine, wanted)
 
 
 def _attention(
-    operator: str, tables: Sequence[T], deployment: Deployment, engine: ResolvedEngine
+    operator: str,
+    tables: Sequence[T],
+    deployment: Deployment,
+    engine: ResolvedEngine,
+    wanted: tuple[str, str],
 ) -> Pick[T]:
-    """Table of the attention backend; one of another cache format stands in where there is none."""
+    """Table of an attention backend and cache format; the nearest stands in where there is none."""
     if not tables:
         raise DeploymentError(f"no table of {operator} on {deployment.device}; use another device")
-    wanted, kv_format = engine.attention.name, engine.kv_format
+    name, kv_format = wanted
     measured = [t for t in tables if kv_format in t.kv_formats]
-    table = _nearest(measured or tables, (wanted,))
-    exact = bool(measured) and _matches(table.family, wanted)
+    table = nearest(measured or tables, (name,))
+    exact = bool(measured) and matches(table.family, name)
     reason = engine.attention.reason
     if not exact:
-        reason += f"; {wanted} with {kv_format} cache has no table here: {table.family} stands in"
-    return Pick(operator, kv_format, wanted, table, exact, reason)
+        reason += f"; {name} with {kv_format} cache has no table here: {table.family} stands in"
+    return Pick(operator, kv_format, name, table, exact, reason)
 
 
 def _state(deployment: Deployment, kernels: KernelSet) -> Pick[RecurrentKernel] | None:
-    kinds = {layer.mixer.kind for layer in deployment.architecture.layers if layer.mixer}
-    recurrent = kinds & {"gdn", "mamba2"}
-    if not recurrent:
+    if not deployment.architecture.is_hybrid:
         return None
     if not kernels.recurrent:
-        raise DeploymentError(f"no table of recurrent layers on {deployment.device}")
-    wanted = min(recurrent)
-    table = _nearest(kernels.recurrent, (wanted, "triton"))
-    return Pick("recurrent", "state", wanted, table, True, "Triton kernels serve recurrent layers")
+        raise DeploymentError(
+            f"no table of recurrent layers on {deployment.device}; use another device"
+        )
+    table = nearest(kernels.recurrent, ("triton",))
+    exact = matches(table.family, "triton")
+    return Pick("recurrent", "state", "triton", table, exact, "Triton runs recurrent layers")

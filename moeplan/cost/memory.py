@@ -186,7 +186,7 @@ def _stages(
         stages.append(
             StageMemory(
                 weights=stage_weight_bytes(deployment, hardware, layers, first=first, last=last),
-                activations=activation_bytes(deployment, engine, layers, last=last),
+                activations=activation_bytes(deployment, engine, layers, first=first, last=last),
                 workspaces=WORKSPACE_BYTES,
                 cuda_graphs=graphs * len(layers) / len(deployment.architecture.layers),
                 context=CONTEXT_BYTES + (NCCL_BYTES if ranks > 1 else 0.0),

@@ -23,7 +23,6 @@ _EXPERT_COMPONENTS = ("routed_experts", "expert_bias")
 _MXFP4_PADDING = {
     "marlin": (256, 128),
     "flashinfer-trtllm": (256, 128),
-    "flashinfer-cutlass": (128, 128),
     "cutlass": (128, 128),
     "triton": (1, 64),
 }
