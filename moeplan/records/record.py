@@ -138,7 +138,7 @@ class ClientProtocol(Part):
     shared_prefix_tokens: CountOrZero | None = None
     prefix_groups: Count | None = None
     prompts_per_prefix: Count | None = None
-    routing: Literal["uniform", "random tokens", "mixed chat", "one domain"] | None = None
+    routing: Literal["uniform", "random", "default", "chat", "domain"] | None = None
     """Preset of expert popularity, where the run controlled or checked it."""
 
     @field_validator("length_range")
