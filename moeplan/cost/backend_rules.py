@@ -35,10 +35,11 @@ def expert_preference(
     major = capability[0]
     if major == 10:
         return _MARLIN if fmt == "int4" else _TRTLLM
+    number = version_key(version) if engine == "vllm" else (0,)
     if major == 12:
-        return _experts_sm120(fmt, version_key(version))
+        return _experts_sm120(fmt, number)
     if major == 9:
-        return _experts_sm90(fmt, version_key(version), whole_experts=whole_experts)
+        return _experts_sm90(fmt, number, whole_experts=whole_experts)
     if fmt == "bf16" or (capability >= (8, 9) and fmt in ("fp8", "fp8_block")):
         return _TRITON
     return _MARLIN

@@ -9,14 +9,21 @@ parallelism keeps experts whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from moeplan.cost.formats import component_bytes_per_weight, component_formats
 from moeplan.cost.kernel_choice import expert_backend
 from moeplan.deployment import Deployment, Placement
 from moeplan.hardware_specs.schema import Hardware
-from moeplan.models.architecture import GroupedQueryAttention, LatentAttention, Layer, MoEFFN
+from moeplan.models.architecture import (
+    Architecture,
+    GroupedQueryAttention,
+    LatentAttention,
+    Layer,
+    MoEFFN,
+)
+from moeplan.models.counting import layer_components
 
 REPLICATED = frozenset({"router", "latent_proj", "norms", "attn_small", "indexer"})
 _EXPERT_COMPONENTS = ("routed_experts", "expert_bias")
@@ -42,49 +49,57 @@ def stage_weight_bytes(
     `first` holds the embedding and the vision tower, `last` the head (the embedding again where
     they are tied).
     """
-    architecture = deployment.architecture
-    part = replace(architecture, layers=tuple(layers))
+    architecture, tp = deployment.architecture, deployment.placement.tp
     online = deployment.engine.online_quantization
+    distinct = Counter(layers)
     sizes = {}
-    for component, count in part.components.items():
-        if count and _held(component, architecture.tie_word_embeddings, first=first, last=last):
-            share = _share(component, part.layers, deployment.placement)
-            extra = _replicated_extra(component, part.layers, part.hidden_size, deployment)
-            bytes_per_weight = component_bytes_per_weight(deployment.checkpoint, component, online)
-            sizes[component] = (count * share + extra) * bytes_per_weight
+    for component, count in _counts(architecture, distinct, first=first, last=last).items():
+        extra = sum(
+            times * _replicated(component, layer.mixer, architecture.hidden_size, tp)
+            for layer, times in distinct.items()
+        )
+        held = count * _share(component, distinct, deployment.placement) + extra
+        sizes[component] = held * component_bytes_per_weight(
+            deployment.checkpoint, component, online
+        )
     if "routed_experts" in sizes:
-        sizes["routed_experts"] *= _padding(deployment, hardware, part.layers)
+        sizes["routed_experts"] *= _padding(deployment, hardware, distinct)
     if first and architecture.vision_params:
         vision = component_bytes_per_weight(deployment.checkpoint, "vision", online)
-        sizes["vision"] = architecture.vision_params * vision / deployment.placement.tp
+        sizes["vision"] = architecture.vision_params * vision / tp
     return sizes
 
 
-def _held(component: str, tied: bool, *, first: bool, last: bool) -> bool:
-    if component == "embed":
-        return first or (last and tied)
-    return last if component == "lm_head" else True
+def _counts(
+    architecture: Architecture, layers: Counter[Layer], *, first: bool, last: bool
+) -> Counter[str]:
+    """Weights of a stage by component, before the cut."""
+    total: Counter[str] = Counter()
+    for layer, times in layers.items():
+        for component, count in layer_components(architecture, layer).items():
+            total[component] += count * times
+    table = architecture.vocab_size * architecture.hidden_size
+    tied = architecture.tie_word_embeddings
+    if first or (last and tied):
+        total["embed"] = table
+    if last:
+        total["norms"] += architecture.hidden_size
+    if last and not tied:
+        total["lm_head"] = table
+    return total
 
 
-def _share(component: str, layers: Sequence[Layer], placement: Placement) -> float:
+def _share(component: str, layers: Iterable[Layer], placement: Placement) -> float:
     """Share of a component's weights on one GPU."""
     if component in _EXPERT_COMPONENTS:
         return _expert_share(layers, placement)
     return 1.0 if component in REPLICATED else 1.0 / placement.tp
 
 
-def _expert_share(layers: Sequence[Layer], placement: Placement) -> float:
+def _expert_share(layers: Iterable[Layer], placement: Placement) -> float:
     ranks = placement.tp * placement.dp
     experts = next(x.ffn.num_experts for x in layers if isinstance(x.ffn, MoEFFN))
     return math.ceil(experts / ranks) / experts if placement.ep else 1.0 / ranks
-
-
-def _replicated_extra(
-    component: str, layers: Sequence[Layer], hidden: int, deployment: Deployment
-) -> float:
-    """Weights beyond the even cut, because a part of the component is replicated."""
-    tp = deployment.placement.tp
-    return sum(_replicated(component, x.mixer, hidden, tp) for x in layers)
 
 
 def _replicated(component: str, mixer: object, hidden: int, tp: int) -> float:
@@ -99,7 +114,7 @@ def _replicated(component: str, mixer: object, hidden: int, tp: int) -> float:
     return 0.0
 
 
-def _padding(deployment: Deployment, hardware: Hardware, layers: Sequence[Layer]) -> float:
+def _padding(deployment: Deployment, hardware: Hardware, layers: Iterable[Layer]) -> float:
     """Growth of routed experts because MXFP4 kernels round their widths up."""
     online = deployment.engine.online_quantization
     formats = component_formats(deployment.checkpoint, "routed_experts", online)

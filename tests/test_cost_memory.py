@@ -1,0 +1,486 @@
+"""Memory maps and KV capacity: what vLLM printed, and physics."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moeplan.cost.engine import resolve_engine
+from moeplan.cost.kv_groups import kv_plan
+from moeplan.cost.kv_layout import kv_capacity, sequence_blocks
+from moeplan.cost.memory import gib, memory_map
+from moeplan.cost.weights import stage_weight_bytes
+from moeplan.deployment import Cluster, Deployment, EngineSettings, Node, Placement
+from moeplan.errors import DeploymentError, DoesNotFitError
+from moeplan.hardware_specs import load_hardware
+from moeplan.models import load_model
+from moeplan.models.architecture import (
+    Architecture,
+    DenseFFN,
+    GatedDeltaNet,
+    GroupedQueryAttention,
+    LatentAttention,
+    Layer,
+    Mamba2,
+    SparseIndexer,
+)
+from moeplan.models.checkpoint import Checkpoint
+
+HARDWARE = load_hardware()
+GIB = 2**30
+MIB = 2**20
+
+
+def architecture(*mixers) -> Architecture:
+    return Architecture(
+        slug="made-up",
+        model_type="test",
+        hidden_size=128,
+        vocab_size=10240,
+        tie_word_embeddings=False,
+        max_position_embeddings=2**20,
+        layers=tuple(Layer(mixer, DenseFFN(256)) for mixer in mixers),
+        norms_per_layer=2,
+    )
+
+
+def deployment(model, device="h100_sxm", tp=1, pp=1, dp=1, ep=False, checkpoint=None, **options):
+    if isinstance(model, str):
+        entry = load_model(model)
+        name = checkpoint or entry.default_checkpoint.name
+        model, stored = entry.architecture, entry.checkpoint(name, hypothetical=True)
+    else:
+        stored = Checkpoint("bf16", None, "bf16")
+    cluster = Cluster((Node(device, tp * pp * dp),), "nvlink4", "ib-ndr")
+    placement = Placement(tp=tp, pp=pp, dp=dp, ep=ep)
+    return Deployment(model, stored, cluster, placement, engine=EngineSettings(**options))
+
+
+def printed(model, pool_bytes, max_model_len, **options):
+    """Capacity for a known number of bytes, and the pool that holds it."""
+    options = {"max_num_seqs": 16, "async_scheduling": False} | options
+    asked = deployment(model, max_model_len=max_model_len, **options)
+    engine = resolve_engine(asked, HARDWARE, max_model_len)
+    pool = kv_plan(asked, engine).cache_spec((pool_bytes,), engine)
+    return kv_capacity(pool, max_model_len), pool
+
+
+def lay_out(model, longest=8192, **options):
+    asked = deployment(model, **options)
+    return memory_map(asked, HARDWARE, resolve_engine(asked, HARDWARE, longest))
+
+
+FULL = GroupedQueryAttention("full", 4, 2, 64)
+SLIDING = GroupedQueryAttention("sliding", 4, 2, 64, window=128)
+DELTA = GatedDeltaNet(2, 64, 4, 64, 4)
+LATENT = LatentAttention(4, 0, 512, 128, 64, 128)
+
+
+@pytest.mark.parametrize(
+    ("mixers", "pool", "length", "block", "budget", "tokens", "concurrency"),
+    [
+        ((FULL, FULL), GIB, 2048, 128, 2048, 1_048_576, 512.00),
+        ((SLIDING, FULL), GIB, 2048, 128, 2048, 1_016_800, 496.48),
+        ((DELTA, DELTA, DELTA, FULL), GIB, 2048, 128, 2048, 1_198_372, 585.14),
+        ((LATENT, LATENT), GIB, 2048, 16, 2048, 466_032, 227.55),
+        ((SLIDING, FULL), 3 * MIB, 1024, 32, 256, 4_369, 4.27),
+    ],
+)
+def test_capacities_that_vllm_0_32_printed_on_cpu(
+    mixers, pool, length, block, budget, tokens, concurrency
+):
+    capacity, _ = printed(
+        architecture(*mixers),
+        pool,
+        length,
+        version="0.32.0",
+        block_size=block,
+        max_num_batched_tokens=budget,
+    )
+    assert capacity.tokens == tokens
+    assert capacity.max_concurrency == pytest.approx(concurrency, abs=0.005)
+
+
+def rounded(pool_gib: float) -> tuple[float, float]:
+    """Least and most bytes that a log prints as this many GiB."""
+    return (pool_gib - 0.005) * GIB, (pool_gib + 0.005) * GIB
+
+
+@pytest.mark.parametrize(
+    ("model", "pool_gib", "length", "options", "tokens"),
+    [
+        # RTX PRO 6000, vLLM 0.20.2, prefix caching on: blocks of 2096 tokens, 31.20x
+        (
+            "qwen3.5-122b-a10b",
+            14.99,
+            8192,
+            {
+                "version": "0.20.2",
+                "device": "rtx_pro_6000",
+                "max_num_batched_tokens": 4096,
+                "enable_prefix_caching": True,
+            },
+            255_590,
+        ),
+        # two RTX 5090, vLLM 0.25.1, FP8 cache (club-3090 BENCHMARKS.md)
+        (
+            "qwen3.5-35b-a3b",
+            17.02,
+            262_144,
+            {
+                "version": "0.25.1",
+                "device": "rtx_5090",
+                "tp": 2,
+                "kv_cache_dtype": "fp8",
+                "enable_prefix_caching": True,
+                "max_num_batched_tokens": 4096,
+            },
+            3_382_054,
+        ),
+        # two H200, vLLM 0.22.1, windows hold the whole 2068 tokens (Nebius InferenceX re-run)
+        (
+            "gpt-oss-120b",
+            88.77,
+            2068,
+            {
+                "version": "0.22.1",
+                "device": "h200",
+                "tp": 2,
+                "max_num_batched_tokens": 8192,
+                "max_num_seqs": 64,
+            },
+            2_560_976,
+        ),
+        # four RTX PRO 6000 (rtx6kpro models/minimax-m25.md)
+        ("minimax-m2.5", 23.62, 65536, {"device": "rtx_pro_6000", "tp": 4}, 399_424),
+        # eight RTX PRO 6000, sparse attention (rtx6kpro benchmarks/results.md)
+        ("glm-5", 29.32, 65536, {"device": "rtx_pro_6000", "tp": 8}, 314_304),
+    ],
+)
+def test_capacities_that_gpu_servers_printed(model, pool_gib, length, options, tokens):
+    options = {"kv_cache_dtype": "bf16"} | options
+    fewest, most = (printed(model, pool, length, **options)[0] for pool in rounded(pool_gib))
+    assert fewest.tokens <= tokens <= most.tokens
+    assert fewest.tokens == pytest.approx(tokens, rel=1e-3)
+
+
+NANO_4B = (
+    *[Mamba2(96, 80, 8, 128, 4, True)] * 21,
+    *[GroupedQueryAttention("full", 40, 8, 128)] * 4,
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "pool_gib", "kv", "tokens"),
+    [
+        ("qwen3.5-35b-a3b", 47.55, "bf16", 623_040),
+        (architecture(*NANO_4B), 103.39, "fp8", 1_934_432),
+    ],
+)
+def test_capacities_in_gb10_boot_logs(model, pool_gib, kv, tokens):
+    """vLLM before 0.20 printed blocks // groups × tokens a block (djangodevreng boot logs).
+
+    The log of Nemotron-3-Nano-4B does not name the cache format; FP8 is the one that fits.
+    """
+    options = {
+        "version": "0.19.0",
+        "device": "gb10",
+        "kv_cache_dtype": kv,
+        "enable_prefix_caching": False,
+    }
+    found = set()
+    for pool in rounded(pool_gib):
+        _, spec = printed(model, pool, 32_768, **options)
+        found.add(spec.num_blocks // len(spec.groups) * spec.block_size)
+    assert tokens in found
+
+
+def test_behemoth_on_one_gb10_against_its_model_card():
+    """KaletoAI: 66.0 GiB of weights and 42.9 GiB of KV pool at 0.90.
+
+    The card's figures add up to 0.90 × 121 GiB without any buffers; ours keep 2.1 GiB of buffers.
+    """
+    found = lay_out(
+        "mistral-large-2411",
+        device="gb10",
+        checkpoint="nvfp4",
+        kv_cache_dtype="bf16",
+        gpu_memory_utilization=0.9,
+    )
+    assert gib(found.usage.parts["weights"]) == pytest.approx(66.0, rel=0.02)
+    assert gib(found.kv_pool) == pytest.approx(42.9, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("model", "checkpoint", "options", "weights_gib"),
+    [
+        # Marlin rounds gpt-oss's experts up
+        ("gpt-oss-120b", "mxfp4", {"device": "h200", "tp": 2, "kernel": "marlin"}, 34.38),
+        ("minimax-m2.5", None, {"device": "rtx_pro_6000", "tp": 4}, 53.75),
+        ("qwen3.5-122b-a10b", "int4", {"device": "rtx_pro_6000"}, 68.36),
+        ("nemotron-3-super-120b-a12b", "nvfp4", {"device": "gb10"}, 69.5),
+    ],
+)
+def test_weights_that_servers_reported(model, checkpoint, options, weights_gib):
+    options |= {"max_num_seqs": 128, "max_num_batched_tokens": 4096}
+    found = lay_out(model, checkpoint=checkpoint, **options)
+    assert gib(found.usage.parts["weights"]) == pytest.approx(weights_gib, rel=0.005)
+
+
+def test_pool_of_gpt_oss_on_two_h200():
+    """Nebius re-run: 2,560,976 tokens are 88.77 GiB at 0.90; graphs up to 2,048 tokens there."""
+    found = lay_out(
+        "gpt-oss-120b",
+        longest=2068,
+        device="h200",
+        tp=2,
+        version="0.22.1",
+        kernel="marlin",
+        max_model_len=2068,
+        max_num_batched_tokens=8192,
+        max_num_seqs=64,
+        gpu_memory_utilization=0.9,
+    )
+    assert gib(found.kv_pool) == pytest.approx(88.77, rel=0.02)
+
+
+# ------------------------------------------------------------------ physics
+
+FITTING = [
+    ("gpt-oss-120b", {"device": "h100_sxm", "tp": 2}),
+    ("qwen3-next-80b-a3b", {"device": "h100_sxm", "tp": 4}),
+    ("glm-4.7-flash", {"device": "b200"}),
+    ("gemma-4-26b-a4b", {"device": "gb10"}),
+    ("llama-3.1-8b", {"device": "rtx_4090", "gpu_memory_utilization": 0.92}),
+    ("llama-3.3-70b", {"device": "h100_sxm", "tp": 2, "pp": 2}),
+]
+
+
+@pytest.mark.parametrize(("model", "options"), FITTING)
+def test_the_map_adds_up(model, options):
+    found = lay_out(model, longest=4096, **options)
+    parts = found.usage.parts
+    inside = sum(parts[name] for name in found.inside)
+    beside = sum(size for name, size in parts.items() if name not in found.inside)
+    assert inside + found.kv_pool + found.remainder == pytest.approx(found.requested)
+    assert found.requested + beside + found.outside == pytest.approx(found.total)
+    assert 0 <= found.remainder < found.kv_bytes_per_block
+    assert found.outside > 0
+    table = found.to_dict()
+    assert table["kv_pool_gib"] == pytest.approx(gib(found.kv_pool))
+    assert sum(table["weights_by_component_gib"].values()) == pytest.approx(table["weights_gib"])
+
+
+@pytest.mark.parametrize("model", ["gpt-oss-120b", "deepseek-v3", "qwen3.5-397b-a17b", "glm-4.6"])
+def test_one_gpu_holds_the_whole_checkpoint_and_ranks_hold_less_each(model):
+    entry = load_model(model)
+    stored = entry.default_checkpoint
+    whole = sum(
+        count * stored.bytes_per_weight(name)
+        for name, count in entry.architecture.components.items()
+    ) + entry.architecture.vision_params * stored.bytes_per_weight("vision")
+    sizes = []
+    for tp in (1, 2, 4, 8):
+        asked = deployment(model, tp=tp)
+        layers = asked.architecture.layers
+        sizes.append(
+            sum(stage_weight_bytes(asked, HARDWARE, layers, first=True, last=True).values())
+        )
+    assert sizes[0] == pytest.approx(whole, rel=0.001)
+    for few, many in pairwise(sizes):
+        assert few / 2 - 1 <= many < few  # more ranks hold less each, but no weight vanishes
+
+
+def test_pipeline_stages_hold_every_weight_once():
+    asked = deployment("llama-3.3-70b", pp=4)
+    whole = deployment("llama-3.3-70b")
+    layers = whole.architecture.layers
+    stages = [layers[i * 20 : (i + 1) * 20] for i in range(4)]
+    parts = [
+        stage_weight_bytes(asked, HARDWARE, part, first=i == 0, last=i == 3)
+        for i, part in enumerate(stages)
+    ]
+    everything = stage_weight_bytes(whole, HARDWARE, layers, first=True, last=True)
+    for component, size in everything.items():
+        assert sum(part.get(component, 0.0) for part in parts) == pytest.approx(size)
+
+
+def test_a_tied_table_lies_on_the_first_and_the_last_stage():
+    asked = deployment("gemma-4-26b-a4b", pp=2)
+    half = asked.architecture.layers[:15]
+    first = stage_weight_bytes(asked, HARDWARE, half, first=True, last=False)
+    last = stage_weight_bytes(asked, HARDWARE, half, first=False, last=True)
+    assert first["embed"] == last["embed"] > 0
+
+
+def test_expert_parallelism_holds_whole_experts():
+    cut = lay_out("qwen3-30b-a3b", device="h100_sxm", tp=4)
+    whole = lay_out("qwen3-30b-a3b", device="h100_sxm", tp=4, ep=True)
+    spread = lay_out("qwen3-30b-a3b", device="h100_sxm", dp=4, ep=True)
+    experts = "routed_experts"
+    assert whole.usage.weights[experts] == pytest.approx(cut.usage.weights[experts])
+    assert spread.usage.weights[experts] == pytest.approx(cut.usage.weights[experts])
+    # data-parallel ranks replicate attention
+    assert spread.usage.weights["attn_proj"] > 3 * whole.usage.weights["attn_proj"]
+
+
+def test_fp8_cache_holds_twice_the_tokens():
+    bf16 = lay_out("qwen3-30b-a3b", device="h100_sxm", kv_cache_dtype="bf16")
+    fp8 = lay_out("qwen3-30b-a3b", device="h100_sxm", kv_cache_dtype="fp8")
+    assert fp8.capacity.tokens == pytest.approx(2 * bf16.capacity.tokens, rel=0.001)
+
+
+def test_kv_heads_are_replicated_beyond_their_number():
+    two = lay_out("qwen3.5-35b-a3b", device="h100_sxm", tp=2)
+    four = lay_out("qwen3.5-35b-a3b", device="h100_sxm", tp=4)
+    assert two.kv.groups[0].block_size == pytest.approx(2 * four.kv.groups[0].block_size, rel=0.02)
+
+
+def test_latent_caches_are_replicated():
+    one, eight = (kv_plan_of("glm-4.7-flash", tp=tp) for tp in (1, 4))
+    assert one.bytes_per_block == eight.bytes_per_block
+
+
+def kv_plan_of(model, **options):
+    asked = deployment(model, **options)
+    return kv_plan(asked, resolve_engine(asked, HARDWARE, 4096))
+
+
+def test_sparse_indexers_cache_their_own_keys():
+    index = SparseIndexer(32, 128, 2048)
+    sparse = architecture(dataclasses.replace(LATENT, q_lora_rank=64, indexer=index))
+    bf16 = kv_plan_of(sparse, kv_cache_dtype="bf16")
+    fp8 = kv_plan_of(sparse, kv_cache_dtype="fp8")
+    assert bf16.bytes_per_block == (64 * (576 * 2 + 132),)
+    assert fp8.bytes_per_block == (64 * (656 + 132),)
+
+
+def test_window_groups_share_the_pool_and_the_hybrid_manager_pays():
+    on = lay_out("gpt-oss-120b", longest=65536, device="h100_sxm", tp=2)
+    off = lay_out(
+        "gpt-oss-120b",
+        longest=65536,
+        device="h100_sxm",
+        tp=2,
+        disable_hybrid_kv_cache_manager=True,
+    )
+    assert [g.kind for g in on.kv.groups] == ["sliding", "full"]
+    assert [g.kind for g in off.kv.groups] == ["full"]
+    assert on.capacity.tokens > 1.5 * off.capacity.tokens
+    assert on.kv_bytes_per_block * 2 == off.kv_bytes_per_block
+
+
+def test_unlike_heads_make_pages_equal_by_longer_blocks():
+    groups = kv_plan_of("gemma-4-26b-a4b", device="gb10").groups
+    assert {(g.kind, g.block_size) for g in groups} == {("sliding", 16), ("full", 32)}
+    assert len(groups) == 6  # 25 sliding layers in fives, 5 full ones
+
+
+def test_prefix_caching_doubles_the_states_of_recurrent_layers():
+    one = kv_plan_of("qwen3-next-80b-a3b", device="b200", enable_prefix_caching=False)
+    two = kv_plan_of("qwen3-next-80b-a3b", device="b200", enable_prefix_caching=True)
+    assert {g.fixed_blocks for g in one.groups} == {0, 1}
+    assert {g.fixed_blocks for g in two.groups} == {0, 2}
+    assert one.state_bytes_per_sequence == (77_266_944,)  # 75.50 MB and 1.77 MB of convolution
+
+
+def test_old_vllm_wants_a_budget_of_one_hybrid_block():
+    options = {"device": "rtx_pro_6000", "max_num_batched_tokens": 2048, "checkpoint": "int4"}
+    options |= {"enable_prefix_caching": True, "max_num_seqs": 128}
+    with pytest.raises(DeploymentError, match=r"2048 is below the block of 2096.*raise it to 2096"):
+        lay_out("qwen3.5-122b-a10b", version="0.20.2", **options)
+    assert lay_out("qwen3.5-122b-a10b", version="0.28.0", **options).kv.block_size == 2096
+
+
+@settings(max_examples=25, deadline=None)
+@given(low=st.floats(0.8, 0.92), more=st.floats(0.001, 0.05))
+def test_more_memory_means_more_blocks(low, more):
+    a, b = (
+        lay_out("qwen3-30b-a3b", device="h100_sxm", gpu_memory_utilization=share)
+        for share in (low, low + more)
+    )
+    assert b.kv.num_blocks > a.kv.num_blocks
+    assert b.sequences(4096) >= a.sequences(4096)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    length=st.integers(1, 30_000),
+    model=st.sampled_from(["gpt-oss-120b", "qwen3-next-80b-a3b", "llama-4-scout"]),
+)
+def test_longer_sequences_hold_no_fewer_blocks(length, model):
+    found = lay_out(model, longest=32768, device="b200", tp=4)
+    assert sequence_blocks(found.kv, length + 1) >= sequence_blocks(found.kv, length)
+    assert found.sequences(length + 1) <= found.sequences(length)
+    # what all of them hold is in the pool
+    assert found.sequences(length) <= found.kv.num_blocks
+
+
+@settings(max_examples=25, deadline=None)
+@given(budget=st.integers(256, 32768), seqs=st.integers(1, 256))
+def test_a_larger_budget_or_more_sequences_leave_no_more_for_the_cache(budget, seqs):
+    def pool(tokens, limit):
+        return lay_out(
+            "qwen3-30b-a3b",
+            device="h100_sxm",
+            max_num_batched_tokens=tokens,
+            max_num_seqs=limit,
+        ).kv_pool
+
+    assert pool(budget + 1024, seqs) <= pool(budget, seqs)
+    assert pool(budget, min(2 * seqs, 256)) <= pool(budget, seqs)
+
+
+def test_block_count_and_pool_bytes_can_be_fixed():
+    fixed = lay_out("qwen3-30b-a3b", device="h100_sxm", num_gpu_blocks_override=1000)
+    assert fixed.kv.num_blocks == 1000
+    assert fixed.remainder == pytest.approx(0, abs=1)
+    given_bytes = lay_out("qwen3-30b-a3b", device="h100_sxm", kv_cache_memory_bytes=2 * GIB)
+    assert given_bytes.kv.num_blocks == 2 * GIB // given_bytes.kv_bytes_per_block
+    low = lay_out(
+        "qwen3-30b-a3b",
+        device="h100_sxm",
+        kv_cache_memory_bytes=2 * GIB,
+        gpu_memory_utilization=0.1,
+    )
+    assert low.kv.num_blocks == given_bytes.kv.num_blocks  # the share no longer counts
+
+
+def test_weights_that_do_not_fit_say_how_much_is_missing():
+    with pytest.raises(DoesNotFitError, match=r"exceed the .* by .* GiB") as caught:
+        lay_out("llama-3.3-70b", device="h100_sxm")
+    assert caught.value.exit_code == 3
+    assert 55 < caught.value.missing_gib < 70
+
+
+def test_one_sequence_that_does_not_fit_names_the_longest_that_does():
+    with pytest.raises(DoesNotFitError, match=r"max_model_len of at most (\d+)") as caught:
+        lay_out("llama-3.1-8b", longest=131_072, device="rtx_4090", kv_cache_dtype="bf16")
+    longest = int(str(caught.value).split("at most ")[1].split(",")[0])
+    found = lay_out("llama-3.1-8b", longest=longest, device="rtx_4090", kv_cache_dtype="bf16")
+    assert found.capacity.max_concurrency >= 1
+    assert caught.value.missing_gib > 0
+
+
+def test_a_pool_beyond_the_gpu_is_refused():
+    with pytest.raises(DoesNotFitError, match="too little for the CUDA context"):
+        lay_out("llama-3.1-8b", device="rtx_4090", kv_cache_memory_bytes=20 * GIB)
+    with pytest.raises(DoesNotFitError, match="too little for the CUDA context"):
+        lay_out("llama-3.1-8b", device="rtx_4090", gpu_memory_utilization=1.0)
+
+
+def test_other_engines_share_out_memory_their_own_way():
+    vllm, sglang, trtllm = (
+        lay_out("llama-3.1-8b", device="h100_sxm", engine=name, version="1.0")
+        for name in ("vllm", "sglang", "trtllm")
+    )
+    assert "context" not in vllm.inside
+    assert "activations" not in sglang.inside
+    used = sum(trtllm.usage.parts[name] for name in trtllm.inside)
+    assert trtllm.kv_pool == pytest.approx(0.9 * (trtllm.total - used), rel=0.001)
+    for found in (vllm, sglang, trtllm):
+        assert 0 <= found.remainder < found.kv_bytes_per_block
