@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from moeplan.deployment import Cluster, Deployment
     from moeplan.models import load_model
-    from moeplan.planner import recommend
-    from moeplan.simulation import Workload, simulate
+    from moeplan.planner.search import recommend
+    from moeplan.simulation.api import simulate
+    from moeplan.simulation.workload import Workload
 
 __version__ = "0.1.0"
 __all__ = ["Cluster", "Deployment", "Workload", "load_model", "recommend", "simulate"]
@@ -24,7 +25,7 @@ _HOMES = {
     "Deployment": "moeplan.deployment",
     "Workload": "moeplan.simulation.workload",
     "load_model": "moeplan.models",
-    "recommend": "moeplan.planner",
+    "recommend": "moeplan.planner.search",
     "simulate": "moeplan.simulation.api",
 }
 

@@ -23,6 +23,7 @@ from moeplan.errors import DeploymentError, InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from moeplan.hardware_specs.schema import Device, Fabric, Hardware
+    from moeplan.models import Checkpoint, ModelEntry
 
 MOST_GPUS = 16_384
 MOST_TOKENS = 10_000_000
@@ -44,7 +45,9 @@ class MachineOptions(Options):
         json_schema_extra={"positional": True},
     )
     checkpoint: str | None = Field(
-        None, description="Form of the weights, such as bf16, fp8, nvfp4.  [default: first listed]"
+        None,
+        description="Form of the weights (bf16, fp8, nvfp4, mxfp4, int4) or its repository; one "
+        "that nobody published is re-quantised in thought.  [default: the model's own]",
     )
     device: str = Field(description="GPU; `moeplan hardware` lists the ids.")
     gpus: int | None = Field(
@@ -235,12 +238,21 @@ def build_deployment(scenario: Scenario, hardware: Hardware) -> Deployment:
     cluster = build_cluster(scenario, hardware, scenario.gpus or placement.gpus)
     return Deployment(
         architecture=model.architecture,
-        checkpoint=model.checkpoint(scenario.checkpoint),
+        checkpoint=find_checkpoint(model, scenario.checkpoint),
         cluster=cluster,
         placement=placement,
         router=scenario.router,
         engine=scenario.settings(),
     )
+
+
+def find_checkpoint(model: ModelEntry, name: str | None) -> Checkpoint:
+    """The named form of the weights, else the model's own first.
+
+    A known format that nobody has published gives the uniform re-quantisation, marked hypothetical.
+    Raises `UnknownNameError`.
+    """
+    return model.checkpoint(name, hypothetical=True) if name else model.default_checkpoint
 
 
 def _placement(options: PlacementOptions) -> Placement:

@@ -27,7 +27,7 @@ def deploy(**words):
         ("tp", 0, "at least 1"),
         ("max_num_seqs", 10**9, "at most 65,536"),
         ("gpu_memory_utilization", math.nan, "finite"),
-        ("gpu_memory_utilization", math.inf, "at most 1"),
+        ("gpu_memory_utilization", math.inf, "finite"),
         ("gpu_memory_utilization", -0.5, "above 0"),
         ("gpu_memory_utilization", 0.0, "above 0"),
         ("kv", "fp7", "auto, bf16, fp8"),

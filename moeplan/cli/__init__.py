@@ -7,16 +7,11 @@ from typing import Annotated
 import typer
 
 from moeplan import __version__
-from moeplan.cli.boundary import ErrorBoundary
-from moeplan.cli.explain import explain
-from moeplan.cli.fit import fit
-from moeplan.cli.hardware import hardware
-from moeplan.cli.records import records
-from moeplan.cli.simulate import simulate
+from moeplan.cli.lazy import LazyGroup
 
 app = typer.Typer(
     name="moeplan",
-    cls=ErrorBoundary,
+    cls=LazyGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # boxes would cut long option names
@@ -48,13 +43,6 @@ def root(
 
     moeplan fit mistral-large-2411 --checkpoint nvfp4 --device gb10 --max-model-len 32768
     """
-
-
-app.command()(hardware)
-app.command()(fit)
-app.command()(simulate)
-app.command()(explain)
-app.add_typer(records, name="records")
 
 
 def main() -> None:

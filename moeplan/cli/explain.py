@@ -111,9 +111,9 @@ def _show(data: dict[str, Any]) -> None:
     sources = render.Footnotes()
     text, num = render.text, render.num
     render.print_table(
-        [*([num("stage")] if several else []), text("operator"), num("×"), num("MB"), num("GFLOP"),
-         num("µs"), num("share"), text("bound"), text("kernel family"), text("grade"),
-         num("source")],
+        [*([num("stage")] if several else []), text("operator", keep=True), num("×"), num("MB"),
+         num("GFLOP"), num("µs"), num("share"), text("bound", keep=True),
+         text("kernel family", keep=True), num("source")],
         [_row(share, total.value, several, sources) for share in data["operators"]]
         + [_other(stage, total.value, several) for stage in data["stages"]],
         "Operators on one GPU, all layers together",
@@ -129,16 +129,16 @@ def _show(data: dict[str, Any]) -> None:
 
 def _row(share: Any, total: float, several: bool, sources: render.Footnotes) -> list[str]:
     row = [
-        share.name, render.number(share.count), render.number(share.bytes / 1e6),
+        share.name, f"{share.count:g}", render.number(share.bytes / 1e6),
         render.number(share.flops / GIGA), render.number(share.seconds * 1e6),
-        f"{share.seconds / total:.1%}", share.bound, share.family, share.grade,
-        sources.mark(share.source),
+        f"{share.seconds / total:.1%}", share.bound, share.family,
+        sources.mark(f"{share.source} ({share.grade})"),
     ]  # fmt: skip
     return [str(share.stage), *row] if several else row
 
 
 def _other(stage: dict[str, Any], total: float, several: bool) -> list[str]:
     other = stage["other_seconds"]
-    name = "norms, glue, launches, host" if other >= 0 else "overlap"
-    row = [name, "", "", "", render.number(other * 1e6), f"{other / total:.1%}", "", "", "", ""]
+    name = "glue, launches, host" if other >= 0 else "overlap"
+    row = [name, "", "", "", render.number(other * 1e6), f"{other / total:.1%}", "", "", ""]
     return [str(stage["stage"]), *row] if several else row

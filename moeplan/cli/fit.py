@@ -8,6 +8,7 @@ from moeplan.cli import render
 from moeplan.cli.describe import assumptions, show_assumptions, show_settings
 from moeplan.cli.options import CalibrationFile, JsonFlag, with_options
 from moeplan.cli.session import prepare_scenario, read_hardware
+from moeplan.estimate import Basis, Estimate
 from moeplan.scenario import Scenario, build_deployment
 
 if TYPE_CHECKING:
@@ -15,16 +16,17 @@ if TYPE_CHECKING:
     from moeplan.cost.predictor import Prepared
 
 SHORTEST = 1024
+BASIS: Basis = "first principles"
+"""Memory is counted from the architecture; what vLLM's buffers take is estimated."""
 _PARTS = {
-    "weights_gib": "weights",
-    "activations_gib": "activations",
-    "workspaces_gib": "workspaces",
-    "cuda_graphs_gib": "CUDA graphs",
-    "kv_pool_gib": "KV pool, recurrent state included",
-    "remainder_gib": "requested, left over",
-    "context_gib": "CUDA context and communicators (beside the request)",
-    "outside_gib": "left to others",
-    "total_gib": "all that an engine sees",
+    "weights": "weights",
+    "activations": "activations",
+    "workspaces": "workspaces",
+    "cuda_graphs": "CUDA graphs",
+    "kv_pool": "KV pool, recurrent state included",
+    "remainder": "requested, left over",
+    "context": "CUDA context and communicators",
+    "outside": "free",
 }
 
 
@@ -46,8 +48,8 @@ def fit_data(prepared: Prepared) -> dict[str, Any]:
     replicas = prepared.deployment.placement.replicas
     return {
         "deployment": assumptions(prepared),
-        "memory": memory.to_dict(),
-        "graphs_in_request": memory.graphs_in_request,
+        "memory": {name: _figure(name, value) for name, value in memory.to_dict().items()},
+        "in_request": sorted({*memory.inside, "kv_pool", "remainder"}),
         "sequences": [
             {
                 "tokens": length,
@@ -69,28 +71,42 @@ def _lengths(memory: MemoryMap) -> list[int]:
     return [*lengths, memory.max_model_len]
 
 
+def _figure(name: str, value: Any) -> Any:
+    """Predicted sizes are estimates; what the user set stays a number."""
+    if isinstance(value, dict):
+        return {part: _figure(name, size) for part, size in value.items()}
+    return Estimate(float(value), BASIS) if "gib" in name else value
+
+
 def _show(data: dict[str, Any]) -> None:
-    memory = data["memory"]
+    memory, inside = data["memory"], data["in_request"]
     show_assumptions(data["deployment"])
     text, num = render.text, render.num
-    render.print_table(
-        [text("on one GPU"), num("GiB")],
-        [[label, f"{memory[name]:,.2f}"] for name, label in _PARTS.items()],
-        _title(data),
-    )
+    rows = [
+        [label, render.estimate(memory[f"{name}_gib"], form=_gib), "yes" if name in inside else ""]
+        for name, label in _PARTS.items()
+    ]
+    rows.append(["what the engine takes", _gib(memory["requested_gib"].value), ""])
+    rows.append(["what the engine sees", _gib(memory["total_gib"].value), ""])
+    render.print_table([text("on one GPU"), num("GiB"), text("in the request")], rows, _title(data))
     render.print_table(
         [text("weights"), num("GiB")],
         [
-            [name, f"{value:,.3f}"]
-            for name, value in sorted(memory["weights_by_component_gib"].items(), key=_descending)
+            [name, render.estimate(figure, form=_gib)]
+            for name, figure in sorted(memory["weights_by_component_gib"].items(), key=_descending)
         ],
     )
     _show_capacity(data)
     show_settings(data["deployment"])
+    render.print_trust([memory["kv_pool_gib"]])
 
 
-def _descending(item: tuple[str, float]) -> float:
-    return -item[1]
+def _gib(value: float) -> str:
+    return f"{value:,.2f}"
+
+
+def _descending(item: tuple[str, Estimate]) -> float:
+    return -item[1].value
 
 
 def _title(data: dict[str, Any]) -> str:
@@ -105,9 +121,9 @@ def _show_capacity(data: dict[str, Any]) -> None:
         f"of {memory['kv_block_tokens']:,}; {memory['max_concurrency']:.2f} sequences of "
         f"{memory['max_model_len']:,} tokens"
     )
-    if memory["state_gib_per_sequence"]:
-        state = memory["state_gib_per_sequence"] * 1024
-        render.print_line(f"recurrent state: {render.number(state)} MiB a sequence")
+    state = memory["state_gib_per_sequence"]
+    if state.value:
+        render.print_line(f"recurrent state: {render.estimate(state, 1024)} MiB a sequence")
     text, num = render.text, render.num
     replicas = data["deployment"]["placement"]["replicas"]
     several = [num("in all replicas")] if replicas > 1 else []

@@ -15,7 +15,10 @@ from moeplan.cli.options import JsonFlag
 from moeplan.errors import InputError
 
 records = typer.Typer(
-    cls=ErrorBoundary, no_args_is_help=True, rich_markup_mode=None, help="Run records."
+    cls=ErrorBoundary,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
 )
 
 ResultFiles = Annotated[
@@ -33,6 +36,11 @@ Known = Annotated[
         'parallelism={"tp": 2}.',
     ),
 ]
+
+
+@records.callback()
+def root() -> None:
+    """Turn benchmark results into run records."""
 
 
 @records.command("import")

@@ -68,7 +68,7 @@ def print_table(
 
     table = Table(
         *columns, title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
-        pad_edge=False, padding=(0, 1),
+        pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True,
     )  # fmt: skip
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))

@@ -42,7 +42,7 @@ def _what_would_fit(deployment: Deployment, model: str, hardware: Hardware, long
     from moeplan.planner.smallest import MOST_GPUS, smallest_fit
 
     own = deployment.checkpoint
-    published = [c for c in load_model(model).checkpoints if c.name != own.name]
+    published = [c for c in load_model(model).checkpoints if c != own]
     found = smallest_fit(deployment, [own, *published], hardware, longest)
     if found is None:
         return f"no deployment of up to {MOST_GPUS} {deployment.device} would hold it"

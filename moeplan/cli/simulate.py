@@ -190,10 +190,10 @@ def _show_sweep(points: Sequence[dict[str, Any]]) -> None:
     name, loads = load_axis(points)
     num = render.num
     render.print_table(
-        [num(name), num("requests"), num("tok/s"), num("a GPU"), num("a user"), num("TTFT"),
-         num("steady"), num("p99"), num("TPOT"), num("ITL p99"), num("preempt.")],
+        [num(name), num("tok/s"), num("a GPU"), num("a user"), num("TTFT"), num("steady"),
+         num("p99"), num("TPOT"), num("ITL p99"), num("preempted")],
         [_sweep_row(load, point) for load, point in zip(loads, points, strict=True)],
-        "TTFT and TPOT: means; steady: TTFT after the first wave",
+        "Output rates, and times in ms: means unless p99; steady: TTFT after the first wave",
     )  # fmt: skip
 
 
@@ -208,8 +208,7 @@ def _sweep_row(load: float, point: dict[str, Any]) -> list[str]:
     rates = (point["output_tok_s"], point["output_tok_s_per_gpu"], point["tok_s_per_user"])
     return [
         f"{load:g}",
-        f"{point['workload']['num_prompts']:,}",
         *(render.estimate(rate) for rate in rates),
-        *(render.estimate(time, form=render.seconds) for time in times),
+        *(render.estimate(time, 1e3) for time in times),
         f"{point['preemptions']:,}",
     ]

@@ -1,0 +1,44 @@
+"""Commands that are imported when they are used, so that `--help` need not load them all."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import typer
+
+from moeplan.cli.boundary import ErrorBoundary
+from moeplan.errors import UnknownNameError
+
+COMMANDS = {
+    "models": "List known models, or show one in full.",
+    "hardware": "List known hardware, or show one in full.",
+    "fit": "Show the memory map and what fits.",
+    "simulate": "Simulate serving: latencies and throughput.",
+    "explain": "Take one engine step apart.",
+    "records": "Turn benchmark results into run records.",
+}
+"""One line about each command; `moeplan.cli.NAME` holds the function (or group) of that name."""
+
+
+class LazyGroup(ErrorBoundary):
+    """The root group: knows its commands by name and imports one on use."""
+
+    def list_commands(self, _ctx: Any) -> list[str]:
+        """Names in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: Any, cmd_name: str) -> Any:
+        """Import a command; raises `UnknownNameError` with the nearest names."""
+        if cmd_name not in COMMANDS:
+            raise UnknownNameError("command", cmd_name, COMMANDS, "moeplan --help")
+        found = getattr(import_module(f"moeplan.cli.{cmd_name}"), cmd_name)
+        if not isinstance(found, typer.Typer):
+            function, found = found, typer.Typer(rich_markup_mode=None, add_completion=False)
+            found.command(cmd_name)(function)
+        return typer.main.get_command(found)
+
+    def format_commands(self, _ctx: Any, formatter: Any) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
