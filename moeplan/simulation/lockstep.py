@@ -20,14 +20,20 @@ _by_seq = attrgetter("seq")
 
 
 class Lockstep:
-    """Members in order of admission; `cycle` and `residues` as in `KVPool`."""
+    """Members in order of admission; `cycle` and `residues` as in `KVPool`.
 
-    def __init__(self, cycle: int, residues: Sequence[int]):
+    With `slow_windows` a window passes the end of a prompt one step late, in the second decode.
+    """
+
+    def __init__(self, cycle: int, residues: Sequence[int], slow_windows: bool):
         self.clock = 0
         """Steps in which the members decoded."""
         self.members: list[Request] = []
         self.fresh: list[Request] = []
         """Members that have not decoded since they joined or were held back."""
+        self.settling: list[Request] = []
+        """Members in their second decode, where windows are slow."""
+        self._slow_windows = slow_windows
         self._cycle = cycle
         self._residues = tuple(residues)
         self._turns: list[list[Request]] = [[] for _ in range(cycle)]
@@ -76,6 +82,8 @@ class Lockstep:
         del self._offsets[position]
         if not request.regular:
             self.fresh.remove(request)
+        elif request in self.settling:
+            self.settling.remove(request)
         request.computed += self.clock
         request.decoding = False
         self._snapshot = self._offset_array = None
@@ -92,9 +100,9 @@ class Lockstep:
             self.fresh.append(request)
 
     def due(self) -> list[Request]:
-        """Members whose blocks change in the coming step, and the fresh ones, by admission."""
+        """Members whose blocks change in the coming step, and the new ones, by admission."""
         clock, cycle, turns = self.clock, self._cycle, self._turns
-        found = self.fresh[:]
+        found = self.fresh + self.settling
         for residue in self._residues:
             found += turns[(residue - clock) % cycle]
         if len(found) > 1:
@@ -106,6 +114,7 @@ class Lockstep:
         self.clock += 1
         for request in self.fresh:
             request.regular = True
+        self.settling = self.fresh[:] if self._slow_windows else []
         self.fresh = []
         ended = self._ends.get(self.clock)
         if ended is None:

@@ -144,7 +144,9 @@ class Scheduler:
         """In order of admission."""
         self.waiting: deque[Request] = deque()
         self.preemptions = 0
-        self._lockstep = Lockstep(self.pool.cycle, self.pool.residues)
+        self._lockstep = Lockstep(
+            self.pool.cycle, self.pool.residues, self.pool.windowed and lag > 0
+        )
         self._prefills: list[Request] = []
         self._groups = len(self.pool.sizes)
         self._reserve = int(settings.watermark * kv.num_blocks)
@@ -202,7 +204,9 @@ class Scheduler:
             or open_plan.decodes is not lockstep.snapshot()
         ):
             return 0
-        if not lockstep.members or lockstep.fresh or self._prefills or self._piped:
+        if self._prefills or self._piped or not lockstep.members:
+            return 0
+        if lockstep.fresh or lockstep.settling:
             return 0
         count = len(lockstep.members)
         if count != len(self.running) or count > self.settings.max_num_batched_tokens:
