@@ -42,7 +42,9 @@ def resolve(slug="qwen3-30b-a3b", device="h100_sxm", longest=4096, tp=1, pp=1, *
         ("rtx_pro_6000", "0.33.0", 8192, 1024),
         ("gb10", "0.24.0", 8192, 1024),
         ("gb10", "0.33.0", 2048, 256),
-        ("b200", "0.24.0", 8192, 1024),
+        ("b200", "0.27.1", 8192, 1024),
+        ("b200", "0.28.0", 16384, 1024),
+        ("gb10", "0.32.0", 8192, 1024),
         ("b200", "0.33.0", 16384, 1024),
     ],
 )
@@ -118,7 +120,8 @@ def test_attention_backend_and_its_block(slug, device, kv, backend, block):
 def test_prefix_caching_of_recurrent_models_depends_on_the_version():
     hybrid = "qwen3-next-80b-a3b"
     assert not resolve(hybrid, "b200", version="0.24.0").prefix_caching
-    assert resolve(hybrid, "b200", version="0.33.0").prefix_caching
+    assert not resolve(hybrid, "b200", version="0.25.1").prefix_caching
+    assert resolve(hybrid, "b200", version="0.26.0").prefix_caching
     assert resolve(hybrid, "b200", version="0.24.0", enable_prefix_caching=True).prefix_caching
     assert resolve(version="0.24.0").prefix_caching
 
@@ -154,6 +157,7 @@ def test_graph_ceiling_by_sequences_device_and_eager():
     assert 20 in resolve(max_num_seqs=20).cuda_graph_sizes
     assert 20 not in resolve(max_num_seqs=20, version="0.24.0").cuda_graph_sizes
     assert resolve(device="b200").cuda_graph_max_tokens == 1024
+    assert resolve(device="b200", version="0.27.1").cuda_graph_max_tokens == 512
     eager = resolve(enforce_eager=True)
     assert eager.cuda_graph_sizes == ()
     assert eager.padded_tokens(9) == 9

@@ -168,10 +168,15 @@ def test_capacities_that_gpu_servers_printed(model, pool_gib, length, options, t
     assert fewest.tokens == pytest.approx(tokens, rel=1e-3)
 
 
-NANO_4B = (
+NANO_4B = [
     *[Mamba2(96, 80, 8, 128, 4, True)] * 21,
     *[GroupedQueryAttention("full", 40, 8, 128)] * 4,
-)
+]
+# Three draft tokens keep three more columns of each convolution; the draft layer has a cache too.
+SUPER_WITH_3_DRAFTS = [
+    *[Mamba2(128, 64, 8, 128, 4 + 3, True)] * 40,
+    *[GroupedQueryAttention("full", 32, 2, 128)] * 9,
+]
 
 
 @pytest.mark.parametrize(
@@ -179,12 +184,14 @@ NANO_4B = (
     [
         ("qwen3.5-35b-a3b", 47.55, "bf16", 623_040),
         (architecture(*NANO_4B), 103.39, "fp8", 1_934_432),
+        (architecture(*SUPER_WITH_3_DRAFTS), 36.25, "fp8", 1_399_712),
     ],
 )
 def test_capacities_in_gb10_boot_logs(model, pool_gib, kv, tokens):
     """vLLM before 0.20 printed blocks // groups × tokens a block (djangodevreng boot logs).
 
-    The log of Nemotron-3-Nano-4B does not name the cache format; FP8 is the one that fits.
+    The logs of Nemotron-3-Nano-4B and Super do not name the cache format and the draft tokens: FP8
+    and three are those that fit.
     """
     options = {
         "version": "0.19.0",

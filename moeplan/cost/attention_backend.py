@@ -27,17 +27,18 @@ class AttentionBackend:
     """Smallest block that it can page, tokens."""
     reason: str
 
+    expanded_prefill: str | None = None
+    """Backend of prefill where latent attention expands keys and values to attend as usual."""
+
     @property
     def prefill_name(self) -> str:
-        """Backend of prefill: latent attention expands keys and values and attends as usual."""
-        if not self.latent:
-            return self.name
-        return "flashinfer" if self.name.startswith("flashinfer-mla") else "flash-attention"
+        """Backend of prefill."""
+        return self.expanded_prefill or self.name
 
     @property
     def latent(self) -> bool:
         """Whether it serves latent attention."""
-        return "mla" in self.name
+        return self.expanded_prefill is not None
 
 
 def attention_backend(
@@ -74,28 +75,35 @@ def _grouped(sinks: bool, slug: str, capability: Capability, kv_format: str) -> 
 def _latent(
     mixer: LatentAttention, slug: str, capability: Capability, kv_format: str
 ) -> AttentionBackend:
-    major = capability[0]
     if mixer.indexer:
-        return _sparse(slug, capability)
+        name, block, why = _sparse(slug, capability)
+    else:
+        name, block, why = _dense_latent(slug, capability, kv_format)
+    prefill = "flashinfer" if capability[0] == 10 else "flash-attention"
+    return AttentionBackend(name, block, why, expanded_prefill=prefill)
+
+
+def _dense_latent(slug: str, capability: Capability, kv_format: str) -> tuple[str, int, str]:
+    major = capability[0]
     if major == 10:
-        return AttentionBackend("flashinfer-mla", 32, "first choice on compute capability 10")
+        return "flashinfer-mla", 32, "first choice on compute capability 10"
     if major == 9 and kv_format == "fp8":
-        return AttentionBackend("flashmla", 64, "FlashAttention MLA reads no FP8 cache")
+        return "flashmla", 64, "FlashAttention MLA reads no FP8 cache"
     if major == 9:
-        return AttentionBackend("flash-attention-mla", 16, "first choice on compute capability 9")
+        return "flash-attention-mla", 16, "first choice on compute capability 9"
     if kv_format == "fp8" and capability < NATIVE_FP8:
         raise DeploymentError(_refusal(slug, "latent attention", capability))
-    return AttentionBackend("triton-mla", 16, "the only MLA backend on this GPU")
+    return "triton-mla", 16, "the only MLA backend on this GPU"
 
 
-def _sparse(slug: str, capability: Capability) -> AttentionBackend:
+def _sparse(slug: str, capability: Capability) -> tuple[str, int, str]:
     if capability[0] not in (9, 10, 12):
         raise DeploymentError(
             f"{slug} attends sparsely, which needs compute capability 9, 10 or 12; this GPU has "
             f"{capability[0]}.{capability[1]}; use a Hopper or Blackwell device"
         )
     name = "flashmla-sparse" if capability[0] == 9 else "flashinfer-mla-sparse"
-    return AttentionBackend(name, 64, "sparse indexer")
+    return name, 64, "sparse indexer"
 
 
 def _refusal(slug: str, feature: str, capability: Capability) -> str:

@@ -22,6 +22,13 @@ _TRTLLM = ("flashinfer-trtllm", "cutlass")
 _CUTLASS = ("cutlass",)
 _MARLIN = ("marlin",)
 _TRITON = ("triton",)
+_BLOCK_LINEAR = {
+    8: ("triton", "marlin"),
+    9: ("deepgemm", "cutlass"),
+    10: ("deepgemm", "cutlass"),
+    12: ("cutlass", "triton"),
+}
+"""Block-scaled FP8 GEMMs by major compute capability (8 stands for 8.9, the first with FP8)."""
 
 
 def expert_preference(
@@ -75,7 +82,7 @@ def linear_preference(engine: str, fmt: str, capability: Capability) -> Preferen
     if capability < (8, 9):
         return _MARLIN
     if fmt == "fp8_block":
-        return ("cutlass", "triton") if major in (8, 12) else ("deepgemm", "cutlass")
+        return _BLOCK_LINEAR[major]
     return _CUTLASS
 
 

@@ -109,9 +109,9 @@ def choose_kernels(
     return choice
 
 
-def expert_backend(deployment: Deployment, hardware: Hardware, fmt: str) -> str:
-    """Backend of routed experts in a storage format: the user's word or the engine's pick."""
-    return deployment.engine.kernel or _expert_preference(deployment, hardware, fmt)[0]
+def expert_backends(deployment: Deployment, hardware: Hardware, fmt: str) -> Preference:
+    """Backends of routed experts in a storage format: the user's word, then the engine's picks."""
+    return (*_override(deployment), *_expert_preference(deployment, hardware, fmt))
 
 
 def _expert_preference(deployment: Deployment, hardware: Hardware, fmt: str) -> Preference:

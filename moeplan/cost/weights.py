@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from moeplan.cost.formats import component_bytes_per_weight, component_formats
-from moeplan.cost.kernel_choice import expert_backend
+from moeplan.cost.kernel_choice import expert_backends
 from moeplan.deployment import Deployment, Placement
 from moeplan.hardware_specs.schema import Hardware
 from moeplan.models.architecture import (
@@ -120,7 +120,8 @@ def _padding(deployment: Deployment, hardware: Hardware, layers: Iterable[Layer]
     formats = component_formats(deployment.checkpoint, "routed_experts", online)
     if set(formats) != {"mxfp4"}:
         return 1.0
-    rounding = _MXFP4_PADDING.get(expert_backend(deployment, hardware, "mxfp4"), (1, 1))
+    backends = expert_backends(deployment, hardware, "mxfp4")
+    rounding = next((_MXFP4_PADDING[b] for b in backends if b in _MXFP4_PADDING), (1, 1))
     ffn = next(x.ffn for x in layers if isinstance(x.ffn, MoEFFN))
     placement = deployment.placement
     cut = 1 if placement.ep else placement.tp * placement.dp
