@@ -100,5 +100,7 @@ def gpt_oss(f: Fields) -> Structure:
     if "sliding" in kinds:
         window = f.integer("sliding_window")
         mixers["sliding"] = grouped_query(f, kind="sliding", window=window, **common)
-    moe = routed(f, "num_local_experts", "intermediate_size", expert_bias=True, router_bias=True)
+    chosen = ("num_experts_per_tok", "experts_per_token")  # the published files state both
+    extras = {"expert_bias": True, "router_bias": True}
+    moe = routed(f, "num_local_experts", "intermediate_size", chosen, **extras)
     return Structure(tuple(Layer(mixers[kind], moe) for kind in kinds))

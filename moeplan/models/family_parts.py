@@ -62,16 +62,22 @@ def dense(f: Fields, name: str = "intermediate_size") -> DenseFFN:
     return DenseFFN(f.integer(name))
 
 
-def routed(f: Fields, experts: str, width: str = "moe_intermediate_size", **extras: Any) -> MoEFFN:
-    """Routed experts: `experts` names the field with their number, `width` that with their size.
+def routed(
+    f: Fields,
+    experts: str,
+    width: str = "moe_intermediate_size",
+    chosen: tuple[str, ...] = ("num_experts_per_tok",),
+    **extras: Any,
+) -> MoEFFN:
+    """Routed experts: the fields with their number, their width and how many a token visits.
 
     Raises:
         ModelConfigError: more experts a token than experts.
     """
     total = f.integer(experts)
-    per_token = f.integer("num_experts_per_tok", "experts_per_token", "top_k_experts")
+    per_token = f.integer(*chosen)
     if per_token > total:
-        f.refuse("num_experts_per_tok", per_token, f"exceeds {experts} = {total}")
+        f.refuse(chosen[0], per_token, f"exceeds {experts} = {total}")
     return MoEFFN(total, per_token, f.integer(width), **extras)
 
 

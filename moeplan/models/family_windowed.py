@@ -71,7 +71,8 @@ def _gemma4_ffn(f: Fields) -> FFN:
     if not f.flag("enable_moe_block"):
         return mlp
     width = mlp.intermediate_size
-    return routed(f, "num_experts", parallel_dense_intermediate=width, router_scales=True)
+    extras = {"parallel_dense_intermediate": width, "router_scales": True}
+    return routed(f, "num_experts", chosen=("top_k_experts",), **extras)
 
 
 # ----------------------------------------------------------------- Llama 4
@@ -101,7 +102,7 @@ def _chunked_or_full(f: Fields, depth: int) -> list[str]:
     """
     if f.has("layer_types"):
         return f.words("layer_types", CHUNKED_OR_FULL, depth)
-    if not f.has("attention_chunk_size"):
+    if f.nullable_integer("attention_chunk_size") is None:
         return ["full"] * depth
     if f.stated_list("no_rope_layers"):
         ropes = f.numbers("no_rope_layers", (0, 1), depth)

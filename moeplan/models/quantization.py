@@ -141,6 +141,14 @@ class _Scheme:
             found += listed
         return found
 
+    def _objects(self, name: str, required: bool = False) -> Mapping[str, Mapping[str, Any]]:
+        """An object of objects; empty where it is optional and left out."""
+        found = self._q.get(name) or ({} if not required else None)
+        whole = isinstance(found, Mapping) and all(isinstance(e, Mapping) for e in found.values())
+        if not whole:
+            _refuse(self._where, name, found, "must be an object with one object an entry")
+        return found
+
     def _fp8(self) -> FormatOf:
         block = self._q.get("weight_block_size")
         if block not in (None, [128, 128]):
@@ -156,13 +164,12 @@ class _Scheme:
         return self._everything(fmt, self._exceptions())
 
     def _exceptions(self) -> list[str]:
-        dynamic = self._q.get("dynamic") or {}
+        dynamic, special = self._objects("dynamic"), self._objects("extra_config")
         left_out = ["re:" + name.removeprefix("-:") for name in dynamic if name.startswith("-:")]
-        special = self._q.get("extra_config") or {}
-        return left_out + [name for name, e in special.items() if e.get("bits", 16) >= 16]
+        return left_out + [name for name, entry in special.items() if entry.get("bits") != 4]
 
     def _int4_format(self, group: object) -> str:
-        if group not in INT4_GROUPS:
+        if not isinstance(group, int) or group not in INT4_GROUPS:
             _refuse(self._where, "group_size", group, "only groups of 32 and 128 are modelled")
         return INT4_GROUPS[group]
 
@@ -180,10 +187,7 @@ class _Scheme:
 
     def _by_layer(self) -> FormatOf:
         """ModelOpt's mixed precision: only the modules of `quantized_layers` are quantised."""
-        layers = self._q.get("quantized_layers")
-        if not isinstance(layers, Mapping):
-            remedy = "MIXED_PRECISION needs it: the formats by module name"
-            _refuse(self._where, "quantized_layers", layers, remedy)
+        layers = self._objects("quantized_layers", required=True)
         groups: dict[str, list[str]] = {}
         for name, entry in layers.items():
             fmt = self._modelopt_format(entry.get("quant_algo"))
@@ -191,12 +195,8 @@ class _Scheme:
         return self._grouped(list(groups.items()))
 
     def _compressed_tensors(self) -> FormatOf:
-        groups = self._q.get("config_groups")
-        if not isinstance(groups, Mapping) or not groups:
-            _refuse(self._where, "config_groups", groups, "compressed-tensors needs it")
-        return self._grouped(
-            [(self._weight_format(g.get("weights")), g.get("targets", [])) for g in groups.values()]
-        )
+        groups = self._objects("config_groups", required=True).values()
+        return self._grouped([(self._weight_format(g.get("weights")), _targets(g)) for g in groups])
 
     def _grouped(self, groups: Sequence[tuple[str, list[str]]]) -> FormatOf:
         """The first group whose targets name the module ("Linear" names all)."""
@@ -227,6 +227,12 @@ class _Scheme:
         if (kind, bits) == ("int", 4):
             return self._int4_format(group)
         return _refuse(self._where, "config_groups.weights", dict(weights), "not modelled")
+
+
+def _targets(group: Mapping[str, Any]) -> list[str]:
+    """Targets of a group of compressed-tensors; none means every linear layer."""
+    named = group.get("targets")
+    return named if isinstance(named, list) else ["Linear"]
 
 
 def _refuse(where: str, name: str, value: object, remedy: str) -> Any:

@@ -175,6 +175,7 @@ class ModulePatterns:
 
     def __init__(self, patterns: Iterable[str], where: str):
         self._plain: set[str] = set()
+        globs: list[str] = []
         expressions: list[str] = []
         for pattern in patterns:
             if not isinstance(pattern, str):
@@ -182,9 +183,11 @@ class ModulePatterns:
             if pattern.startswith("re:"):
                 expressions.append(pattern.removeprefix("re:"))
             elif "*" in pattern:
-                expressions += [translate(pattern), translate(pattern + ".*")]
+                globs += [translate(pattern), translate(pattern + ".*")]
             else:
                 self._plain.add(pattern)
+        if globs:  # one expression: some files list hundreds
+            expressions.append("|".join(globs))
         self._expressions = [_compiled(text, where) for text in expressions]
 
     def match(self, names: Iterable[str]) -> bool:
