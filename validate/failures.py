@@ -41,6 +41,7 @@ _TOO_LARGE = re.compile(
 )
 _LONGEST = re.compile(r"estimated maximum model length is (\d+)")
 _EXCEPTION = re.compile(r"(?:^|\s|\])(?P<text>[A-Za-z_.]*(?:Error|Exception|Interrupt)\b: \S.*)$")
+_BENIGN = re.compile(r"^(?:\([^)]*\) )?(?:INFO|WARNING|DEBUG)\b")
 _CONSEQUENCE = re.compile(
     r"Engine core initialization failed|EngineDeadError|EngineCore encountered an issue|"
     r"See stack trace|See root cause|WorkerProc initialization failed|Failed core proc|"
@@ -72,9 +73,9 @@ def root_cause(log: str) -> str:
     lines = [line.rstrip() for line in log.splitlines() if line.strip()]
     for line in lines:
         found = _EXCEPTION.search(line)
-        if found and not _CONSEQUENCE.search(line):
+        if found and not _CONSEQUENCE.search(line) and not _BENIGN.search(line):
             return found["text"].strip()
     for line in reversed(lines):
-        if not _CONSEQUENCE.search(line):
+        if not _CONSEQUENCE.search(line) and not _BENIGN.search(line):
             return line.strip()
     return "it wrote nothing"

@@ -28,13 +28,17 @@ LOOPBACK = "127.0.0.1"
 INSIDE = Path(__file__).parent / "inside"
 """Folder with the modules that run inside the engine; goes on its import path."""
 
-_HEALTH_EVERY_S = 0.5
+_HEALTH_EVERY_S = 0.2
+_DYING_S = 5.0
+"""What an engine may take from dropping its connections to its exit."""
 _ENGINE_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     # The default of 5 s drops idle connections of a loaded server in mid-benchmark.
     "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "120",
+    # Opens POST /reset_prefix_cache, on the loopback address only.
+    "VLLM_SERVER_DEV_MODE": "1",
 }
 """Set unless the user's environment says otherwise; all else (NCCL_*, CUDA_*) is inherited."""
 
@@ -110,6 +114,29 @@ class Engine:
         """Body of a GET request to the server; raises OSError where it does not answer 200."""
         with urllib.request.urlopen(self.base_url + path, timeout=timeout_s) as answer:
             return answer.read()
+
+    def reset_prefix_cache(self) -> None:
+        """Forget all cached prefixes, so that the next run starts as the first did.
+
+        Raises `EngineFailedError` where the engine refuses (it does while requests run).
+        """
+        request = urllib.request.Request(self.base_url + "/reset_prefix_cache", method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=30.0):
+                return
+        except OSError as error:
+            raise self.failure(f"the engine did not reset its prefix cache: {error}") from None
+
+    def failure(self, what: str) -> EngineFailedError:
+        """The error to raise where the engine did not answer: its own reason if it is dying."""
+        end = time.monotonic() + _DYING_S
+        while time.monotonic() < end:
+            try:
+                self.check_alive()
+            except EngineFailedError as error:
+                return error
+            time.sleep(_HEALTH_EVERY_S)
+        return EngineFailedError(f"{what} (log: {self.log_path})")
 
     def __enter__(self) -> Self:
         self.port = claim_port(self.port)

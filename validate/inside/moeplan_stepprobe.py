@@ -15,6 +15,8 @@ the engine and each further line one request (number, id, prompt tokens, most ou
     1 t dt step waiting running free k (request new computed)×k    schedule() returned
     2 t step                                                       a step's result came in
     3 t request                                                    a request arrived
+    4 t                                                            nothing is left to do
+    5 t request                                                    the next step preempted it
 
 Times in nanoseconds of the monotonic clock, `dt` the time inside schedule(); `computed` counts the
 request's tokens computed after the step; `free` the free blocks after it.
@@ -28,7 +30,7 @@ from array import array
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
-SCHEDULED, UPDATED, ARRIVED = 1, 2, 3
+SCHEDULED, UPDATED, ARRIVED, IDLE, PREEMPTED = 1, 2, 3, 4, 5
 FLUSH_INTEGERS = 1 << 16
 
 
@@ -125,6 +127,8 @@ def probing(base):
             scheduled = output.num_scheduled_tokens
             if scheduled:
                 output.moeplan_step = recorder.step
+                for request_id in getattr(output, "preempted_req_ids", None) or ():
+                    recorder.events.extend((PREEMPTED, end, recorder.number(request_id)))
                 head = (SCHEDULED, end, end - begin, recorder.step, len(self.waiting))
                 free = self.kv_cache_manager.block_pool.get_num_free_blocks()
                 recorder.events.extend((*head, len(self.running), free, len(scheduled)))
@@ -143,6 +147,7 @@ def probing(base):
             if step is not None:
                 self.recorder.events.extend((UPDATED, arrived, step))
                 if not self.has_unfinished_requests():
+                    self.recorder.events.extend((IDLE, time.monotonic_ns()))
                     self.recorder.flush()
             return result
 

@@ -1,0 +1,5 @@
+"""The parser that the benchmark client imports."""
+
+from argparse import ArgumentParser as FlexibleArgumentParser
+
+__all__ = ["FlexibleArgumentParser"]

@@ -1,0 +1,135 @@
+"""What a load generator sends, as a plan says it and as `vllm bench serve` is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moeplan.errors import RecordError
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClosedLoop(_Strict):
+    """A fixed number of requests in flight; the next starts when one ends."""
+
+    kind: Literal["closed_loop"] = "closed_loop"
+    concurrency: Count
+    input_tokens: Count
+    output_tokens: Count
+    num_prompts: Count
+
+    def bench_options(self, _folder: Path) -> list[str]:
+        """Options of `vllm bench serve` beyond the common ones."""
+        return [*_random_lengths(self), "--max-concurrency", str(self.concurrency)]
+
+    def shrunk(self) -> ClosedLoop:
+        """The same shapes, just long enough to meet every one once: a warm-up."""
+        return self.model_copy(update={"num_prompts": min(self.num_prompts, self.concurrency)})
+
+
+class Poisson(_Strict):
+    """Open loop: requests arrive at a mean rate, whatever the server does."""
+
+    kind: Literal["poisson"] = "poisson"
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """Requests a second."""
+    burstiness: Annotated[float, Field(gt=0)] = 1.0
+    """Shape of the gamma distribution of gaps; 1 is Poisson."""
+    input_tokens: Count
+    output_tokens: Count
+    num_prompts: Count
+
+    def bench_options(self, _folder: Path) -> list[str]:
+        """Options of `vllm bench serve` beyond the common ones."""
+        pace = ["--request-rate", str(self.rate), "--burstiness", str(self.burstiness)]
+        return [*_random_lengths(self), *pace]
+
+    def shrunk(self) -> Poisson:
+        """A warm-up."""
+        return self.model_copy(update={"num_prompts": min(self.num_prompts, 16)})
+
+
+class TraceRow(_Strict):
+    """One request of a timed trace, in the format of `--dataset-name timed_trace` (Mooncake's)."""
+
+    timestamp: Seconds
+    """When the client sends it, seconds from the start."""
+    input_length: Count
+    output_length: Count
+    hash_ids: list[int]
+    """Content, chunk by chunk; equal ids mean equal tokens."""
+
+
+class TimedTrace(_Strict):
+    """Requests at given times with given lengths and shared contents, from a JSON Lines file."""
+
+    kind: Literal["timed_trace"] = "timed_trace"
+    path: str
+    """File, relative to the plan."""
+    chunk_tokens: Count = 16
+    """Tokens behind one hash id."""
+    num_prompts: Count
+    max_concurrency: Count | None = None
+    """Requests in flight at most; None leaves the times alone to decide."""
+
+    def bench_options(self, folder: Path) -> list[str]:
+        """Options of `vllm bench serve` beyond the common ones; `folder` is that of the plan."""
+        options = ["--dataset-name", "timed_trace", "--dataset-path", str(folder / self.path)]
+        options += ["--timed-trace-chunk-hash-size", str(self.chunk_tokens)]
+        options += ["--num-prompts", str(self.num_prompts)]
+        if self.max_concurrency:
+            options += ["--max-concurrency", str(self.max_concurrency)]
+        return options
+
+    def rows(self, folder: Path) -> list[TraceRow]:
+        """The requests sent, in order."""
+        return read_trace(folder / self.path)[: self.num_prompts]
+
+
+LoadPoint = Annotated[ClosedLoop | Poisson | TimedTrace, Field(discriminator="kind")]
+
+
+def _random_lengths(load: ClosedLoop | Poisson) -> list[str]:
+    options = ["--dataset-name", "random", "--random-input-len", str(load.input_tokens)]
+    options += ["--random-output-len", str(load.output_tokens), "--ignore-eos"]
+    return [*options, "--num-prompts", str(load.num_prompts)]
+
+
+def requested_lengths(load: LoadPoint, folder: Path) -> tuple[list[int], list[int]]:
+    """Prompt and output tokens of each request, in order of sending."""
+    if isinstance(load, TimedTrace):
+        rows = load.rows(folder)
+        return [row.input_length for row in rows], [row.output_length for row in rows]
+    return [load.input_tokens] * load.num_prompts, [load.output_tokens] * load.num_prompts
+
+
+def read_trace(path: Path) -> list[TraceRow]:
+    """Rows of a trace file; raises `RecordError` naming file, line and field."""
+    rows = []
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}; the plan names it as its trace") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(TraceRow.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise RecordError(f"{path}:{number}: {where}: {first['msg']}") from None
+    return rows
+
+
+def write_trace(path: Path, rows: Sequence[TraceRow]) -> None:
+    """Write a trace that both `vllm bench serve` and the simulator read."""
+    path.write_text("".join(json.dumps(row.model_dump()) + "\n" for row in rows))
