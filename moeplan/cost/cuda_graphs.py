@@ -7,8 +7,8 @@ POOL_BYTES = 0.2 * GIB
 BYTES_PER_GRAPH = 0.01 * GIB
 """Memory of captured graphs: a shared pool and a part for each graph.
 
-Estimate from five vLLM start-up logs: 86 graphs 0.73, 1.29 and 1.58 GiB, 14 graphs 0.61 GiB,
-4 graphs 0.30 GiB. Real figures scatter by a factor of 1.5 either way.
+Estimate from five published vLLM start-up logs (unlike models and GPUs): 86 graphs 0.73, 1.22 and
+1.58 GiB, 14 graphs 0.61 GiB, 4 graphs 0.30 GiB. They scatter by a factor of 1.8 around it.
 """
 
 
