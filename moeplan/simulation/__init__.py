@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from moeplan.simulation.engine import run
     from moeplan.simulation.replica import ReplicaSpec
     from moeplan.simulation.result import SimulationResult
-    from moeplan.simulation.scheduler import Scheduler, SchedulerSettings
+    from moeplan.simulation.scheduler import Scheduler
+    from moeplan.simulation.step_plan import SchedulerSettings
     from moeplan.simulation.trace import read_trace
     from moeplan.simulation.workload import Workload
 
@@ -26,7 +27,7 @@ __all__ = [
 _HOMES = {
     "ReplicaSpec": "replica",
     "Scheduler": "scheduler",
-    "SchedulerSettings": "scheduler",
+    "SchedulerSettings": "step_plan",
     "SimulationResult": "result",
     "Workload": "workload",
     "read_trace": "trace",

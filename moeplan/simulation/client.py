@@ -41,9 +41,7 @@ def _rounds(env: Environment, queue: Sequence[Request], send: Send, width: int) 
         yield AllOf(env, [send(request) for request in queue[start : start + width]])
 
 
-def _open_loop(
-    env: Environment, queue: Sequence[Request], send: Send, cap: int | None
-) -> _Steps:
+def _open_loop(env: Environment, queue: Sequence[Request], send: Send, cap: int | None) -> _Steps:
     """Requests leave at their times; above `cap` in flight they wait, in order, unsent."""
     start = env.now
     slots = Resource(env, cap) if cap else None

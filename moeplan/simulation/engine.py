@@ -142,8 +142,12 @@ class _Run:
 
     def _collect(self, start_s: float) -> SimulationResult:
         recorders = [replica.recorder for replica in self._replicas]
-        gaps, weights = (np.concatenate(x) for x in zip(*(r.gaps() for r in recorders)))
-        times, counts = (np.concatenate(x) for x in zip(*(r.tokens() for r in recorders)))
+        gaps, weights = (
+            np.concatenate(x) for x in zip(*(r.gaps() for r in recorders), strict=True)
+        )
+        times, counts = (
+            np.concatenate(x) for x in zip(*(r.tokens() for r in recorders), strict=True)
+        )
         measured = times > start_s
         everyone = self._requests
 

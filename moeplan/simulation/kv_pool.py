@@ -135,7 +135,7 @@ class KVPool(ABC):
 
     @abstractmethod
     def extend(self, request: Request, before: int, total: int, done: int, known: int) -> bool:
-        """Take blocks for tokens `before` to `total`; False, and none are taken, if too few are free.
+        """Take blocks for tokens `before` to `total`; False, and none taken, if too few are free.
 
         `done` tokens are computed for sure, so that windows past them give blocks back; the first
         `known` have known content, so that full blocks of them can be found again.

@@ -1,11 +1,9 @@
-"""The KV pool that knows every block: prefix cache, free list in vLLM's order, block identity.
+"""The KV pool that knows every block, and finds the prefixes that it holds.
 
-Rules of vLLM V1 (v1/core/block_pool.py, kv_cache_coordinator.py, single_type_kv_cache_manager.py):
+Rules of vLLM V1 (v1/core/kv_cache_coordinator.py, single_type_kv_cache_manager.py):
 
 - A full block is found again by its content and everything before it; it is named as soon as it is
   scheduled, and stays so until the block is handed out anew.
-- Freed blocks without a name are reused first; named ones queue behind, the tail of a request
-  first, so that the least recently used prefix goes.
 - A sliding group needs only the blocks of its window; the hit is what all groups have. It names
   only the windows from which a later request may go on (retention interval 0, the default):
   before the prompt's last token, and where a prefix shared with an earlier request ends.
@@ -16,17 +14,14 @@ preemption. They are only marked as named, and get their names when it is preemp
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from moeplan.cost.kv_layout import KVCacheSpec, KVGroup
+from moeplan.simulation.block_list import OWN, BlockList
 from moeplan.simulation.kv_pool import NO_HIT, KVPool, PrefixHit, skipped_tokens
 from moeplan.simulation.requests import Request
-
-_Name = tuple[int, int]  # KV group, identity of the content
-_OWN: _Name = (-1, -1)  # named, but nobody can ask for it
 
 
 class PrefixCachePool(KVPool):
@@ -34,16 +29,13 @@ class PrefixCachePool(KVPool):
 
     def __init__(self, spec: KVCacheSpec, lag: int):
         super().__init__(spec, lag)
-        self._free = OrderedDict.fromkeys(range(1, spec.num_blocks))
-        self._names: list[_Name | None] = [None] * spec.num_blocks
-        self._users = [0] * spec.num_blocks
-        self._found: dict[_Name, list[int]] = {}
+        self._list = BlockList(spec.num_blocks)
         self._chains: dict[tuple[int, ...], int] = {}
 
     @property
     def free(self) -> int:  # type: ignore[override]
         """Blocks that nobody holds, those with reusable content included."""
-        return len(self._free)
+        return len(self._list.free)
 
     def _group_event(self, group: KVGroup, cached_tokens: int) -> bool:
         fills = (cached_tokens + 1 - self.lag) % group.block_size == 0
@@ -87,7 +79,7 @@ class PrefixCachePool(KVPool):
 
     def lookup(self, request: Request) -> PrefixHit:
         """See `KVPool.lookup`; groups shorten each other's hit until all agree."""
-        if self.fixed or not self._found:
+        if self.fixed or not self._list.found:
             return NO_HIT
         limit = request.target - 1
         hits: list[list[int]] = [[] for _ in self.paged]
@@ -114,10 +106,10 @@ class PrefixCachePool(KVPool):
             start = min(skipped_tokens(group, limit) // size, blocks)
         found = [0] * start
         for block in range(start, blocks):
-            match = self._found.get((g, self._key(request, size, block)))
+            match = self._list.find((g, self._key(request, size, block)))
             if match is None:
                 break
-            found.append(match[0])
+            found.append(match)
         return found
 
     def _window_hit(self, g: int, group: KVGroup, request: Request, blocks: int) -> list[int]:
@@ -125,11 +117,11 @@ class PrefixCachePool(KVPool):
         needed = _window_blocks(group)
         found, run = [0] * blocks, 0
         for block in range(blocks - 1, -1, -1):
-            match = self._found.get((g, self._key(request, group.block_size, block)))
+            match = self._list.find((g, self._key(request, group.block_size, block)))
             if match is None:
                 run = 0
                 continue
-            found[block] = match[0]
+            found[block] = match
             run += 1
             if run >= needed:
                 return found[: block + run]
@@ -151,12 +143,12 @@ class PrefixCachePool(KVPool):
             request.junction = hit.longest
         kept, padding = self._kept(hit)
         for blocks in kept:
-            self._touch(blocks)
+            self._list.touch(blocks)
         request.blocks = [
             [0] * pad + list(blocks) for blocks, pad in zip(kept, padding, strict=True)
         ]
         request.cached = [len(blocks) for blocks in request.blocks]
-        request.blocks.append(self._take(self.fixed))
+        request.blocks.append(self._list.take(self.fixed))
         self._grow(request, total)
         self._name(request, total)
         return True
@@ -170,7 +162,7 @@ class PrefixCachePool(KVPool):
 
     def _need(self, wanted: Sequence[int], hit: PrefixHit) -> int:
         """Free blocks that `wanted` blocks of each group take, given a hit."""
-        need, users = self.fixed, self._users
+        need, users = self.fixed, self._list.users
         for want, blocks, pad in zip(wanted, *self._kept(hit), strict=True):
             idle = [users[b] for b in blocks].count(0)
             need += max(want - len(blocks) - pad, 0) + idle
@@ -183,7 +175,7 @@ class PrefixCachePool(KVPool):
         need = 0
         for size, blocks in zip(self.sizes, request.blocks, strict=False):
             need += max(-(-total // size) - len(blocks), 0)
-        if need > len(self._free):
+        if need > len(self._list.free):
             return False
         if need:
             self._grow(request, total)
@@ -199,11 +191,11 @@ class PrefixCachePool(KVPool):
                     break
                 passed.append(blocks[position])
                 blocks[position] = 0
-            self._give(passed)
+            self._list.give(passed)
 
     def _grow(self, request: Request, total: int) -> None:
         for size, blocks in zip(self.sizes, request.blocks, strict=False):
-            blocks += self._take(-(-total // size) - len(blocks))
+            blocks += self._list.take(-(-total // size) - len(blocks))
 
     def _name(self, request: Request, known: int) -> None:
         """Name the full blocks of the first `known` tokens."""
@@ -212,7 +204,7 @@ class PrefixCachePool(KVPool):
             if full <= start:
                 continue
             request.cached[g] = full
-            names, blocks = self._names, request.blocks[g]
+            names, blocks = self._list.names, request.blocks[g]
             keys = self._shared_keys(request, size)
             sparse = group.kind == "sliding"
             for position in range(start, full):
@@ -222,9 +214,9 @@ class PrefixCachePool(KVPool):
                 if sparse and not self._keeps(group, request, position):
                     continue
                 if position < len(keys):
-                    self._register(block, (g, keys[position]))
+                    self._list.register(block, (g, keys[position]))
                 else:
-                    names[block] = _OWN
+                    names[block] = OWN
 
     def _keeps(self, group: KVGroup, request: Request, position: int) -> bool:
         """Whether a block lies in a window from which a sliding group's prefix may go on."""
@@ -239,15 +231,15 @@ class PrefixCachePool(KVPool):
         if again:
             self._name_own(request)
         held = [b for blocks in request.blocks for b in blocks if b]
-        self._give(held[::-1])
+        self._list.give(held[::-1])
         request.blocks = []
 
     def _name_own(self, request: Request) -> None:
         """Let a preempted request find its own blocks again."""
         for g, blocks in enumerate(request.blocks[: len(self.paged)]):
             for position, block in enumerate(blocks):
-                if self._names[block] is _OWN:
-                    self._register(block, (g, self._own_key(request, position)))
+                if self._list.names[block] is OWN:
+                    self._list.register(block, (g, self._own_key(request, position)))
 
     def advance(self, requests: Sequence[Request], cached_tokens: np.ndarray, steps: int) -> None:
         """See `KVPool.advance`: every event in the order of single steps."""
@@ -263,52 +255,6 @@ class PrefixCachePool(KVPool):
             for _order, request, cached in due:
                 total = cached + now + 1
                 self.extend(request, total - 1, total, total - 1 - self.lag, total - self.lag)
-
-    def _take(self, count: int) -> list[int]:
-        names, users, pop = self._names, self._users, self._free.popitem
-        taken = []
-        for _ in range(count):
-            block = pop(last=False)[0]
-            name = names[block]
-            if name is not None:
-                names[block] = None
-                if name is not _OWN:
-                    self._forget(block, name)
-            users[block] = 1
-            taken.append(block)
-        return taken
-
-    def _register(self, block: int, name: _Name) -> None:
-        self._names[block] = name
-        self._found.setdefault(name, []).append(block)
-
-    def _forget(self, block: int, name: _Name) -> None:
-        twins = self._found[name]
-        twins.remove(block)
-        if not twins:
-            del self._found[name]
-
-    def _touch(self, blocks: Iterable[int]) -> None:
-        for block in blocks:
-            if not self._users[block]:
-                del self._free[block]
-            self._users[block] += 1
-
-    def _give(self, blocks: Iterable[int]) -> None:
-        """Drop one user of each block; those without any are free, in this order."""
-        users, names, free = self._users, self._names, self._free
-        nameless = []
-        for block in blocks:
-            left = users[block] = users[block] - 1
-            if left:
-                continue
-            if names[block] is None:
-                nameless.append(block)
-            else:
-                free[block] = None
-        for block in reversed(nameless):
-            free[block] = None
-            free.move_to_end(block, last=False)
 
 
 def _window_blocks(group: KVGroup) -> int:

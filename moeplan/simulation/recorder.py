@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moeplan.simulation.scheduler import StepPlan
+from moeplan.simulation.step_plan import StepPlan
 
 
 @dataclass(frozen=True, slots=True, eq=False)

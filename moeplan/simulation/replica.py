@@ -21,7 +21,8 @@ from moeplan.cost.kv_layout import KVCacheSpec
 from moeplan.errors import DoesNotFitError
 from moeplan.simulation.recorder import Recorder
 from moeplan.simulation.requests import Request
-from moeplan.simulation.scheduler import Scheduler, SchedulerSettings, StepPlan
+from moeplan.simulation.scheduler import Scheduler
+from moeplan.simulation.step_plan import SchedulerSettings, StepPlan
 
 
 @dataclass(frozen=True, slots=True)

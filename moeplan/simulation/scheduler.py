@@ -17,110 +17,19 @@ otherwise requests are taken one by one. Both ways give the same schedule.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from moeplan.cost.batch import StepBatch
 from moeplan.cost.kv_layout import KVCacheSpec
-from moeplan.errors import InputError
+from moeplan.simulation.chunking import ChunkRule
 from moeplan.simulation.kv_pool import CountingPool, KVPool
 from moeplan.simulation.lockstep import Lockstep
 from moeplan.simulation.prefix_cache import PrefixCachePool
 from moeplan.simulation.requests import Request
+from moeplan.simulation.step_plan import SchedulerSettings, StepPlan
 
-
-@dataclass(frozen=True, slots=True)
-class SchedulerSettings:
-    """Engine options, under vLLM's names where it has one."""
-
-    max_num_batched_tokens: int
-    max_num_seqs: int
-    enable_prefix_caching: bool = False
-    async_scheduling: bool = True
-    pipeline_parallel_size: int = 1
-    mixed_prefill: bool = True
-    """False: a step carries either prefill or decode, prefill first."""
-    long_prefill_token_threshold: int = 0
-    """Most tokens of one prompt in a step; 0: no limit."""
-    watermark: float = 0.0
-    """Share of the blocks that admission leaves free while anything runs."""
-
-    def __post_init__(self) -> None:
-        for name in ("max_num_batched_tokens", "max_num_seqs", "pipeline_parallel_size"):
-            value = getattr(self, name)
-            if value < 1:
-                raise InputError(f"{name} is {value}; it must be at least 1")
-        if self.long_prefill_token_threshold < 0:
-            raise InputError(
-                f"long_prefill_token_threshold is {self.long_prefill_token_threshold}; "
-                "use 0 for no limit"
-            )
-        if not 0 <= self.watermark < 1:
-            raise InputError(f"watermark is {self.watermark}; it must be at least 0 and below 1")
-
-    @property
-    def max_concurrent_batches(self) -> int:
-        """Steps in flight at most: one a pipeline stage, one more with async scheduling."""
-        return self.pipeline_parallel_size + int(self.async_scheduling)
-
-
-@dataclass(slots=True, eq=False)
-class StepPlan:
-    """What one step computes, and for whom."""
-
-    index: int
-    """Steps scheduled before this one."""
-    batch: StepBatch
-    decodes: tuple[Request, ...]
-    """In the order of `batch.decode_contexts`."""
-    prefills: list[tuple[Request, int, int]]
-    """Request, new tokens, tokens computed before."""
-    ending: list[Request]
-    """Prefills that reach the end of what is known and sample a token."""
-    last: list[Request]
-    """Requests whose last token this step samples."""
-    fresh: list[Request]
-    """Decodes whose previous token did not come with that of the other decodes."""
-    held_back: list[Request]
-    """Decodes that fall out of step: budget or blocks left them out."""
-    preempted: list[Request]
-    running: int
-    waiting: int
-    free_blocks: int
-
-    def items(self) -> Iterator[tuple[int, int, int]]:
-        """(request index, tokens scheduled, tokens computed once they are) of each request."""
-        for request, context in zip(self.decodes, self.batch.decode_contexts, strict=True):
-            yield request.index, 1, context + 1
-        for request, new, before in self.prefills:
-            yield request.index, new, before + new
-
-
-class _Draft:
-    """A plan in the making."""
-
-    __slots__ = (
-        "contexts",
-        "decodes",
-        "ending",
-        "fresh",
-        "held_back",
-        "last",
-        "preempted",
-        "prefills",
-    )
-
-    def __init__(self) -> None:
-        self.contexts: list[int] = []
-        self.decodes: tuple[Request, ...] = ()
-        self.prefills: list[tuple[Request, int, int]] = []
-        self.ending: list[Request] = []
-        self.last: list[Request] = []
-        self.fresh: list[Request] = []
-        self.held_back: list[Request] = []
-        self.preempted: list[Request] = []
+__all__ = ["Scheduler", "SchedulerSettings", "StepPlan"]
 
 
 class Scheduler:
@@ -150,9 +59,7 @@ class Scheduler:
         self._prefills: list[Request] = []
         self._groups = len(self.pool.sizes)
         self._reserve = int(settings.watermark * kv.num_blocks)
-        recurrent = [g.block_size for g in kv.groups if g.kind == "recurrent"]
-        aligned = settings.enable_prefix_caching and recurrent
-        self._alignment = max(recurrent) if aligned else 0
+        self._rule = ChunkRule(settings, kv)
         self._index = 0
         self._admitted = 0
         self._completed = 0
@@ -163,19 +70,19 @@ class Scheduler:
 
     def schedule(self) -> StepPlan | None:
         """Plan the next step, or None if there is nothing to compute now."""
-        draft = _Draft()
+        plan = StepPlan(self._index)
         budget = self.settings.max_num_batched_tokens
         if self.settings.mixed_prefill:
-            budget = self._run(draft, budget)
-            self._admit(draft, budget)
+            budget = self._run(plan, budget)
+            self._admit(plan, budget)
         else:
-            budget = self._run_each(draft, budget, self._prefills)
-            self._admit(draft, budget)
-            if not draft.prefills:
-                self._run_decodes(draft, budget)
-        if not draft.decodes and not draft.prefills:
+            budget = self._run_each(plan, budget, self._prefills)
+            self._admit(plan, budget)
+            if not plan.prefills:
+                self._run_decodes(plan, budget)
+        if not plan.decodes and not plan.prefills:
             return None
-        return self._seal(draft)
+        return self._seal(plan)
 
     def complete(self, plan: StepPlan) -> None:
         """Take in the tokens of the oldest open plan; its `last` requests are finished."""
@@ -224,56 +131,45 @@ class Scheduler:
         """Schedule `steps` plans at once, as `steady_steps` allows; the last one is returned."""
         lockstep = self._lockstep
         self.pool.advance(lockstep.members, lockstep.context_array(), steps)
-        draft = _Draft()
-        draft.decodes = lockstep.snapshot()
+        plan = StepPlan(self._index + steps - 1)
+        plan.decodes = lockstep.snapshot()
         lockstep.jump(steps - 1)
-        draft.contexts = lockstep.contexts()
+        plan.contexts = lockstep.contexts()
         lockstep.jump(1)
-        self._index += steps - 1
-        return self._seal(draft)
+        return self._seal(plan)
 
     @property
     def _piped(self) -> bool:
         return self.settings.pipeline_parallel_size > 1
 
-    def _seal(self, draft: _Draft) -> StepPlan:
-        batch = StepBatch(
-            draft.contexts,
-            [(new, before) for _, new, before in draft.prefills],
-            len(draft.decodes) + len(draft.ending),
+    def _seal(self, plan: StepPlan) -> StepPlan:
+        plan.batch = StepBatch(
+            plan.contexts,
+            [(new, before) for _, new, before in plan.prefills],
+            len(plan.decodes) + len(plan.ending),
         )
-        self._index += 1
-        return StepPlan(
-            self._index - 1,
-            batch,
-            draft.decodes,
-            draft.prefills,
-            draft.ending,
-            draft.last,
-            draft.fresh,
-            draft.held_back,
-            draft.preempted,
-            len(self.running),
-            len(self.waiting),
-            self.pool.free,
-        )
+        plan.running = len(self.running)
+        plan.waiting = len(self.waiting)
+        plan.free_blocks = self.pool.free
+        self._index = plan.index + 1
+        return plan
 
     # Running requests
 
-    def _run(self, draft: _Draft, budget: int) -> int:
+    def _run(self, plan: StepPlan, budget: int) -> int:
         lockstep, prefills = self._lockstep, self._prefills
         in_order = (
             not prefills or not lockstep.members or prefills[0].seq > lockstep.members[-1].seq
         )
-        if in_order and self._step_together(draft, budget):
-            return self._run_each(draft, budget - len(draft.decodes), prefills)
-        return self._run_each(draft, budget, self.running)
+        if in_order and self._step_together(plan, budget):
+            return self._run_each(plan, budget - len(plan.decodes), prefills)
+        return self._run_each(plan, budget, self.running)
 
-    def _run_decodes(self, draft: _Draft, budget: int) -> None:
-        if not self._step_together(draft, budget):
-            self._run_each(draft, budget, [r for r in self.running if r.decoding])
+    def _run_decodes(self, plan: StepPlan, budget: int) -> None:
+        if not self._step_together(plan, budget):
+            self._run_each(plan, budget, [r for r in self.running if r.decoding])
 
-    def _step_together(self, draft: _Draft, budget: int) -> bool:
+    def _step_together(self, plan: StepPlan, budget: int) -> bool:
         """One token for every decode, if budget and blocks surely suffice for all."""
         lockstep = self._lockstep
         if self._piped or len(lockstep.members) > budget:
@@ -285,17 +181,17 @@ class Scheduler:
             return False
         for request in due:
             self._extend_decode(request)
-        draft.decodes = lockstep.snapshot()
-        draft.contexts = lockstep.contexts()
-        draft.fresh = lockstep.fresh
-        self._tick(draft)
+        plan.decodes = lockstep.snapshot()
+        plan.contexts = lockstep.contexts()
+        plan.fresh = lockstep.fresh
+        self._tick(plan)
         return True
 
-    def _tick(self, draft: _Draft) -> None:
+    def _tick(self, plan: StepPlan) -> None:
         for request in self._lockstep.tick():
             request.generated = request.output
             request.target = request.computed
-            draft.last.append(request)
+            plan.last.append(request)
 
     def _extend_decode(self, request: Request) -> bool:
         cached = request.computed + self._lockstep.clock
@@ -303,7 +199,7 @@ class Scheduler:
         done = cached - lag if request.regular or not lag else request.chunk_start
         return self.pool.extend(request, cached, cached + 1, done, cached + 1 - lag)
 
-    def _run_each(self, draft: _Draft, budget: int, queue: list[Request]) -> int:
+    def _run_each(self, plan: StepPlan, budget: int, queue: list[Request]) -> int:
         """Take requests one by one; preempt from the end of the running ones for want of blocks."""
         decodes: list[Request] = []
         for request in queue[:]:
@@ -312,21 +208,21 @@ class Scheduler:
             chunk = self._chunk(request, budget) if request.blocks else 0
             if not chunk:
                 continue
-            if not self._make_room(draft, request, chunk):
+            if not self._make_room(plan, request, chunk):
                 break
             if request.decoding:
                 decodes.append(request)
             else:
-                self._prefill(draft, request, chunk)
+                self._prefill(plan, request, chunk)
             budget -= chunk
         if decodes:
-            self._step_some(draft, decodes)
+            self._step_some(plan, decodes)
         return budget
 
-    def _make_room(self, draft: _Draft, request: Request, chunk: int) -> bool:
+    def _make_room(self, plan: StepPlan, request: Request, chunk: int) -> bool:
         while not self._extend(request, chunk):
             victim = self.running[-1]
-            self._preempt(draft, victim)
+            self._preempt(plan, victim)
             if victim is request:
                 return False
         return True
@@ -338,14 +234,14 @@ class Scheduler:
         done = request.chunk_start if self.pool.lag else before
         return self.pool.extend(request, before, before + chunk, done, before + chunk)
 
-    def _preempt(self, draft: _Draft, victim: Request) -> None:
+    def _preempt(self, plan: StepPlan, victim: Request) -> None:
         """Back to the head of the queue. Tokens on their way arrive before it is admitted again."""
         self.running.pop()
         self.preemptions += 1
         victim.preemptions += 1
-        draft.preempted.append(victim)
+        plan.preempted.append(victim)
         if victim.regular:
-            draft.held_back.append(victim)
+            plan.held_back.append(victim)
         if victim.decoding:
             self._leave(victim)
             victim.generated = victim.computed - victim.prompt + 1
@@ -364,51 +260,41 @@ class Scheduler:
         else:
             self._lockstep.leave(request)
 
-    def _step_some(self, draft: _Draft, decodes: list[Request]) -> None:
+    def _step_some(self, plan: StepPlan, decodes: list[Request]) -> None:
         """One token for these decodes; the others wait."""
         if self._piped:
-            self._step_piped(draft, decodes)
+            self._step_piped(plan, decodes)
             return
         lockstep = self._lockstep
         clock = lockstep.clock
-        draft.decodes = tuple(decodes)
-        draft.contexts = [r.computed + clock for r in decodes]
+        plan.decodes = tuple(decodes)
+        plan.contexts = [r.computed + clock for r in decodes]
         chosen = set(decodes)
         left_out = [r for r in lockstep.members if r not in chosen]
-        draft.fresh = [r for r in lockstep.fresh if r in chosen]
-        draft.held_back += [r for r in left_out if r.regular]
+        plan.fresh = [r for r in lockstep.fresh if r in chosen]
+        plan.held_back += [r for r in left_out if r.regular]
         for request in left_out:  # before the tick, so that nobody ends by it
             lockstep.hold_back(request)
         waiting_turn = [r for r in lockstep.fresh if r not in chosen]
-        self._tick(draft)
+        self._tick(plan)
         lockstep.fresh = waiting_turn
         for request in waiting_turn:
             request.regular = False
 
-    def _step_piped(self, draft: _Draft, decodes: list[Request]) -> None:
-        draft.decodes = tuple(decodes)
-        draft.contexts = [r.computed for r in decodes]
-        draft.fresh = decodes
+    def _step_piped(self, plan: StepPlan, decodes: list[Request]) -> None:
+        plan.decodes = tuple(decodes)
+        plan.contexts = [r.computed for r in decodes]
+        plan.fresh = decodes
         for request in decodes:
             request.chunk_start = request.computed
             request.computed += 1
-            self._sampled(draft, request)
+            self._sampled(plan, request)
 
     def _chunk(self, request: Request, budget: int) -> int:
         """Tokens of a request that a step with that much budget left takes; 0 if it cannot run."""
         if request.decoding:
             return int(self._eligible(request))
-        before = request.computed
-        chunk = request.target - before
-        if 0 < self.settings.long_prefill_token_threshold < chunk:
-            chunk = self.settings.long_prefill_token_threshold
-        chunk = min(chunk, budget)
-        size = self._alignment
-        if size:  # states are cached at block ends: stop there, except for the prompt's tail
-            boundary = min(before + chunk, request.target) // size * size
-            if boundary > before:
-                chunk = boundary - before
-        return chunk
+        return self._rule.size(request.computed, request.target, request.junction, budget)
 
     def _eligible(self, request: Request) -> bool:
         """Whether a decode's previous token is known, or will be when a pipeline reaches it."""
@@ -419,8 +305,8 @@ class Scheduler:
 
     # Prompts
 
-    def _admit(self, draft: _Draft, budget: int) -> None:
-        if draft.preempted:
+    def _admit(self, plan: StepPlan, budget: int) -> None:
+        if plan.preempted:
             return
         running, waiting = self.running, self.waiting
         while waiting and budget > 0 and len(running) < self.settings.max_num_seqs:
@@ -438,7 +324,7 @@ class Scheduler:
             request.hit_tokens += hit.tokens
             running.append(request)
             self._prefills.append(request)
-            self._prefill(draft, request, chunk)
+            self._prefill(plan, request, chunk)
             budget -= chunk
 
     def _stays_blocked(self) -> bool:
@@ -450,24 +336,24 @@ class Scheduler:
             head, self.pool.lookup(head), self._reserve
         )
 
-    def _prefill(self, draft: _Draft, request: Request, chunk: int) -> None:
+    def _prefill(self, plan: StepPlan, request: Request, chunk: int) -> None:
         before = request.computed
         request.chunk_start = before
         request.computed = before + chunk
-        draft.prefills.append((request, chunk, before))
+        plan.prefills.append((request, chunk, before))
         if request.computed == request.target:
             self._prefills.remove(request)
-            draft.ending.append(request)
-            self._sampled(draft, request)
+            plan.ending.append(request)
+            self._sampled(plan, request)
 
-    def _sampled(self, draft: _Draft, request: Request) -> None:
+    def _sampled(self, plan: StepPlan, request: Request) -> None:
         """A step takes a request to the end of what is known: a token will come of it."""
         request.in_step = self._index
         if request.computed == request.final:
             request.decoding = False
             request.generated = request.output
             request.target = request.final
-            draft.last.append(request)
+            plan.last.append(request)
         elif self._piped:
             request.decoding = True
         else:

@@ -166,7 +166,9 @@ def warmups(workload: Workload) -> list[RequestSpec]:
     """Warm-up requests: the workload's nominal lengths, and its shared prefix."""
     first = workload.size
     return [
-        RequestSpec(i, 0.0, workload.input_tokens, workload.output_tokens, *_shared_prefix(workload))
+        RequestSpec(
+            i, 0.0, workload.input_tokens, workload.output_tokens, *_shared_prefix(workload)
+        )
         for i in range(first, first + workload.num_warmups)
     ]
 
