@@ -7,43 +7,60 @@ TFLOPS are dense (no sparsity), 2 operations a multiply-add.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Grade = Literal["measured", "nominal", "fit", "derived", "estimate", "general knowledge"]
-WeightFormat = Literal["bf16", "fp8", "fp8_block", "nvfp4", "mxfp4", "int4"]
-KVFormat = Literal["bf16", "fp8"]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Curve = list[tuple[Positive, Positive]]
-"""Points (x, y) with rising x, interpolated in log-log, constant beyond the ends."""
+from moeplan.hardware_specs.engine_profile import (
+    BatchDefault,
+    EngineProfile,
+    HostOverhead,
+    HostOverride,
+    PrefillRate,
+)
+from moeplan.hardware_specs.provenance import (
+    Curve,
+    Figure,
+    Grade,
+    KVFormat,
+    NonNegative,
+    Positive,
+    Provenance,
+    Strict,
+    WeightFormat,
+)
 
-
-class Strict(BaseModel):
-    """Unknown keys are errors: a typo in a data file must not become a default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Provenance(Strict):
-    """Where the numbers of a table come from."""
-
-    grade: Grade
-    source: str
-    date: str | None = None
-    samples: int | None = None
-    """Measurements behind a fit."""
-    error_median: float | None = None
-    """Median absolute relative error of the fit on its own samples."""
-    error_p90: float | None = None
-    note: str | None = None
-
-
-class Figure(Provenance):
-    """One number with its provenance."""
-
-    value: NonNegative
+__all__ = [
+    "AllReduce",
+    "AttentionDecode",
+    "AttentionPrefill",
+    "BatchDefault",
+    "Compute",
+    "Curve",
+    "Device",
+    "EngineProfile",
+    "Fabric",
+    "Figure",
+    "Grade",
+    "Hardware",
+    "HostOverhead",
+    "HostOverride",
+    "KVFormat",
+    "KernelSet",
+    "Linear",
+    "Memory",
+    "MoE",
+    "NonNegative",
+    "Positive",
+    "Power",
+    "PrefillRate",
+    "Price",
+    "Provenance",
+    "RecurrentKernel",
+    "SmallKernels",
+    "Strict",
+    "WeightFormat",
+]
 
 
 class Memory(Strict):
@@ -82,7 +99,7 @@ class Device(Strict):
 
     id: str
     name: str
-    aliases: list[str] = []
+    aliases: list[str] = Field(default_factory=list)
     vendor: Literal["nvidia"] = "nvidia"
     compute_capability: str
     """For example "9.0"; decides which kernels an engine can pick."""
@@ -105,7 +122,7 @@ class AllReduce(Provenance):
     gpus: int
     path: Literal["custom", "nccl"]
     """`custom` is vLLM's one-shot/two-shot kernel in a CUDA graph; `nccl` everything else."""
-    devices: list[str] = []
+    devices: list[str] = Field(default_factory=list)
     """Devices that the table was measured on; empty: any device on this fabric."""
     max_bytes: float | None = None
     """Largest message that the engine sends down this path."""
@@ -119,14 +136,14 @@ class Fabric(Strict):
 
     id: str
     name: str
-    aliases: list[str] = []
+    aliases: list[str] = Field(default_factory=list)
     scope: Literal["intra-node", "inter-node"]
     bandwidth_gb_per_s: Figure
     """One direction, one device."""
     latency_us: Figure
     """One small point-to-point message."""
     peer_to_peer: bool
-    all_reduce: list[AllReduce] = []
+    all_reduce: list[AllReduce] = Field(default_factory=list)
     eager_floor_us: Figure | None = None
     """Extra time of one all-reduce outside a CUDA graph."""
     serving_extra_us: Figure | None = None
@@ -234,85 +251,6 @@ class KernelSet(Strict):
             if len(names) != len(set(names)):
                 raise ValueError(f"{self.device}: a family stands twice under {operator}")
         return self
-
-
-class BatchDefault(Strict):
-    """Default token budget and running limit from some memory size on."""
-
-    min_memory_gib: float
-    max_num_batched_tokens: int
-    max_num_seqs: int
-    except_devices: list[str] = []
-
-
-class HostOverhead(Provenance):
-    """Host time of one engine."""
-
-    step_us: NonNegative
-    """Scheduling and launch, a step."""
-    step_us_per_sequence: NonNegative
-    stream_us_per_token: NonNegative
-    """What one API-server process spends on a streamed token."""
-    ttft_us: NonNegative
-    """HTTP, tokenizer, detokenizer and client, once a request."""
-
-
-class HostOverride(Provenance):
-    """Host times that differ on some devices; None keeps those of the profile."""
-
-    devices: list[str]
-    step_us: NonNegative | None = None
-    step_us_per_sequence: NonNegative | None = None
-    stream_us_per_token: NonNegative | None = None
-    ttft_us: NonNegative | None = None
-
-
-class PrefillRate(Figure):
-    """Share of a device's prefill rates that these engine versions reach (1 unless listed)."""
-
-    devices: list[str]
-
-
-class EngineProfile(Strict):
-    """Defaults and host costs of one engine over a range of versions."""
-
-    engine: Literal["vllm", "sglang", "trtllm"]
-    min_version: str
-    max_version: str
-    """Half open: min <= version < max."""
-    gpu_memory_utilization: float
-    gpu_memory_utilization_unified: float
-    block_size: int
-    async_scheduling: bool
-    prefix_caching: bool
-    prefix_caching_hybrid: bool
-    mixed_prefill: bool
-    """Whether prefill chunks and decodes share a step."""
-    batch_defaults: list[BatchDefault]
-    cuda_graph_max_tokens: int
-    cuda_graph_max_tokens_by_capability: dict[str, int] = {}
-    """Compute capability → largest captured graph where it is not `cuda_graph_max_tokens`."""
-    host: HostOverhead
-    host_overrides: list[HostOverride] = []
-    prefill_rates: list[PrefillRate] = []
-    source: str
-
-    def cuda_graph_tokens_on(self, compute_capability: str) -> int:
-        """Ceiling of the captured CUDA-graph sizes, in tokens, on one GPU generation."""
-        sizes = self.cuda_graph_max_tokens_by_capability
-        return sizes.get(compute_capability, self.cuda_graph_max_tokens)
-
-    def host_on(self, device_id: str) -> HostOverhead:
-        """Host times on one device: those of the profile unless an override names the device."""
-        for override in self.host_overrides:
-            if device_id in override.devices:
-                own = override.model_dump(exclude={"devices"}, exclude_none=True)
-                return self.host.model_copy(update=own)
-        return self.host
-
-    def prefill_rate_on(self, device_id: str) -> float:
-        """Factor on every prefill rate of the device's kernels under these engine versions."""
-        return next((r.value for r in self.prefill_rates if device_id in r.devices), 1.0)
 
 
 class Price(Figure):

@@ -139,6 +139,15 @@ def test_device_must_name_fabrics_and_kernels_that_exist(own_folder):
         load_hardware(own_folder)
 
 
+def test_a_curve_must_rise(own_folder):
+    (own_folder / "fabrics").mkdir()
+    path = own_folder / "fabrics" / "pcie5.toml"
+    shutil.copy(FOLDER / "fabrics" / "pcie5.toml", path)
+    edit(path, "[512, ", "[9999999, ")
+    with pytest.raises(InputError, match=r"all_reduce.*x rises"):
+        load_hardware(own_folder).fabrics["pcie5"]
+
+
 def test_file_name_must_be_the_id(own_folder):
     path = own_folder / "devices" / "l40s.toml"
     path.rename(path.with_name("l40.toml"))

@@ -1,0 +1,88 @@
+"""What a file in `engines/` may say: defaults and host times of an engine over a version range."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from moeplan.hardware_specs.provenance import Figure, NonNegative, Provenance, Strict
+
+
+class BatchDefault(Strict):
+    """Default token budget and running limit from some memory size on."""
+
+    min_memory_gib: float
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    except_devices: list[str] = Field(default_factory=list)
+
+
+class HostOverhead(Provenance):
+    """Host time of one engine."""
+
+    step_us: NonNegative
+    """Scheduling and launch, a step."""
+    step_us_per_sequence: NonNegative
+    stream_us_per_token: NonNegative
+    """What one API-server process spends on a streamed token."""
+    ttft_us: NonNegative
+    """HTTP, tokenizer, detokenizer and client, once a request."""
+
+
+class HostOverride(Provenance):
+    """Host times that differ on some devices; None keeps those of the profile."""
+
+    devices: list[str]
+    step_us: NonNegative | None = None
+    step_us_per_sequence: NonNegative | None = None
+    stream_us_per_token: NonNegative | None = None
+    ttft_us: NonNegative | None = None
+
+
+class PrefillRate(Figure):
+    """Share of a device's prefill rates that these engine versions reach (1 unless listed)."""
+
+    devices: list[str]
+
+
+class EngineProfile(Strict):
+    """Defaults and host costs of one engine over a range of versions."""
+
+    engine: Literal["vllm", "sglang", "trtllm"]
+    min_version: str
+    max_version: str
+    """Half open: min <= version < max."""
+    gpu_memory_utilization: float
+    gpu_memory_utilization_unified: float
+    block_size: int
+    async_scheduling: bool
+    prefix_caching: bool
+    prefix_caching_hybrid: bool
+    mixed_prefill: bool
+    """Whether prefill chunks and decodes share a step."""
+    batch_defaults: list[BatchDefault]
+    cuda_graph_max_tokens: int
+    cuda_graph_max_tokens_by_capability: dict[str, int] = Field(default_factory=dict)
+    """Compute capability → largest captured graph where it is not `cuda_graph_max_tokens`."""
+    host: HostOverhead
+    host_overrides: list[HostOverride] = Field(default_factory=list)
+    prefill_rates: list[PrefillRate] = Field(default_factory=list)
+    source: str
+
+    def cuda_graph_tokens_on(self, compute_capability: str) -> int:
+        """Ceiling of the captured CUDA-graph sizes, in tokens, on one GPU generation."""
+        sizes = self.cuda_graph_max_tokens_by_capability
+        return sizes.get(compute_capability, self.cuda_graph_max_tokens)
+
+    def host_on(self, device_id: str) -> HostOverhead:
+        """Host times on one device: those of the profile unless an override names the device."""
+        for override in self.host_overrides:
+            if device_id in override.devices:
+                own = override.model_dump(exclude={"devices"}, exclude_none=True)
+                return self.host.model_copy(update=own)
+        return self.host
+
+    def prefill_rate_on(self, device_id: str) -> float:
+        """Factor on every prefill rate of the device's kernels under these engine versions."""
+        return next((r.value for r in self.prefill_rates if device_id in r.devices), 1.0)
