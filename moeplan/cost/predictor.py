@@ -82,5 +82,4 @@ def prepare(
     engine = resolve_engine(deployment, hardware, max_sequence_tokens)
     kernels = choose_kernels(deployment, hardware, engine)
     memory = memory_map(deployment, hardware, engine)
-    kv = memory.kv
-    return Prepared(deployment, hardware, engine, kernels, memory, kv, sigma)
+    return Prepared(deployment, hardware, engine, kernels, memory, sigma)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from moeplan.cost.predictor import Prepared, prepare
 from moeplan.deployment import Deployment
 from moeplan.hardware_specs import Hardware, load_hardware
-from moeplan.simulation.engine import ReplicaSpec, run
-from moeplan.simulation.metrics import SimulationResult
+from moeplan.simulation.engine import run
+from moeplan.simulation.replica import ReplicaSpec
+from moeplan.simulation.result import SimulationResult
 from moeplan.simulation.scheduler import SchedulerSettings
 from moeplan.simulation.workload import Workload
 
