@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from moeplan.cost.predictor import Prepared
 from moeplan.hardware_specs.schema import Hardware
@@ -10,10 +12,10 @@ from moeplan.planner.bounds import Bounds
 from moeplan.planner.money import TOKENS, serving_watts
 from moeplan.planner.recommendation import Candidate, Objective, Score
 from moeplan.planner.slo import Limit
-from moeplan.simulation.metrics import SimulationResult
+from moeplan.simulation import metrics
+from moeplan.simulation.result import SimulationResult
 
-STATISTICS = ("mean", "p50", "p90", "p99")
-METRICS = ("ttft", "tpot", "itl", "e2e")
+LATENCIES = {"ttft": metrics.ttft, "tpot": metrics.tpot, "itl": metrics.itl, "e2e": metrics.e2e}
 
 
 def score_of(
@@ -21,20 +23,19 @@ def score_of(
 ) -> Score:
     """The figures of a run that ranking and tables need."""
     gpus = prepared.deployment.placement.gpus
-    latencies = {
-        metric: {name: result.latency_s(metric, name) for name in STATISTICS} for metric in METRICS
-    }
-    tpot = latencies["tpot"]["mean"]
+    latencies = {name: asdict(measure(result)) for name, measure in LATENCIES.items()}
+    tpot, throughput = latencies["tpot"]["mean"], metrics.output_tok_s(result)
+    steady = metrics.steady_ttft(result).mean
     return Score(
-        output_tok_s=result.output_tok_s,
-        output_tok_s_per_gpu=result.output_tok_s / gpus,
-        tok_s_per_user=1 / tpot if tpot > 0 else float("inf"),
+        output_tok_s=throughput,
+        output_tok_s_per_gpu=throughput / gpus,
+        tok_s_per_user=1 / tpot if tpot > 0 else math.inf,
         latencies=latencies,
-        steady_ttft_s=result.steady_ttft_s,
+        steady_ttft_s=None if math.isnan(steady) else steady,
         usd_per_million_output_tokens=usd,
         watts=serving_watts(hardware, prepared.deployment.device) * gpus,
-        mean_decode_batch=result.mean_decode_batch,
-        mean_context=result.mean_context,
+        mean_decode_batch=float(result.token_counts.mean()),
+        mean_context=float((result.input_tokens + result.output_tokens / 2).mean()),
         preemptions=int(result.preemptions.sum()),
     )
 

@@ -17,6 +17,7 @@ from moeplan.planner.ranking import better_front, missed_limits, rank_key, score
 from moeplan.planner.recommendation import Candidate, Counts, Objective, Recommendation
 from moeplan.planner.slo import Limit
 from moeplan.simulation.api import predict_prepared
+from moeplan.simulation.metrics import output_tok_s
 from moeplan.simulation.workload import Workload, requests
 
 Progress = Callable[[float, str], None]
@@ -77,7 +78,8 @@ class _Search:
     def prepare_all(self) -> None:
         """Prepare and bound every deployment that fits."""
         request = self.request
-        demand = Demand.of(requests(request.workload), request.workload.in_flight)
+        workload = request.workload
+        demand = Demand.of(requests(workload), workload.concurrency)
         seen: set[tuple] = set()
         for deployment in build_candidates(
             request.architecture, request.cluster, request.space, request.engine, self.refusals
@@ -86,7 +88,7 @@ class _Search:
             prepared = self._prepare(deployment)
             if prepared is None or _same(prepared, seen):
                 continue
-            hits = prepared.engine.prefix_caching and request.workload.shares_prefixes
+            hits = prepared.engine.prefix_caching and _shares_prefixes(workload)
             self.ready.append((prepared, bounds(prepared, demand, prefix_caching=hits)))
 
     def _prepare(self, deployment: Deployment) -> Prepared | None:
@@ -140,7 +142,7 @@ class _Search:
         result = predict_prepared(prepared, request.workload).result
         cost = hourly_cost(self.hardware, prepared.deployment.device, request.pricing)
         usd = usd_per_million_output_tokens(
-            cost, prepared.deployment.placement.gpus, result.output_tok_s
+            cost, prepared.deployment.placement.gpus, output_tok_s(result)
         )
         score = score_of(prepared, result, usd, self.hardware)
         return Candidate(prepared, bound, score, missed_limits(score, request.limits))
@@ -174,6 +176,10 @@ class _Search:
             raise self.least_missing
         rules = "; ".join(self.refusals.examples.values()) or "no placement was possible"
         raise NoFeasiblePlanError(f"no deployment can be built: {rules}")
+
+
+def _shares_prefixes(workload: Workload) -> bool:
+    return workload.shared_prefix_tokens > 0 or any(row.hash_ids for row in workload.trace)
 
 
 def _same(prepared: Prepared, seen: set[tuple]) -> bool:
