@@ -134,8 +134,7 @@ def _latent(mixer: LatentAttention, cut: Cut) -> LayerOperators:
     latent = mixer.kv_lora_rank + mixer.qk_rope_head_dim
     up_width = mixer.qk_nope_head_dim + mixer.v_head_dim
     token = [
-        *cut.linear("MLA down projections", "mla_q", mixer.q_lora_rank + latent, hidden),
-        *cut.linear("MLA query up", "mla_q", heads * head_width, mixer.q_lora_rank),
+        *_latent_query(mixer, cut, heads * head_width, latent),
         *cut.linear("MLA key-value up", "mla_kv", heads * up_width, mixer.kv_lora_rank),
         *cut.linear("attention output", "mla_o", hidden, heads * mixer.v_head_dim),
     ]
@@ -143,7 +142,7 @@ def _latent(mixer: LatentAttention, cut: Cut) -> LayerOperators:
     if mixer.indexer:
         index = mixer.indexer
         width = index.num_heads * index.head_dim
-        token += cut.linear("indexer projections", "indexer", width, mixer.q_lora_rank)
+        token += cut.linear("indexer projections", "indexer", width, mixer.q_lora_rank or hidden)
         decode.append(_indexer_decode(mixer, cut))
     prefill = PrefillAttentionOperator(
         name="MLA attention, prefill",
@@ -154,6 +153,13 @@ def _latent(mixer: LatentAttention, cut: Cut) -> LayerOperators:
         floor_us=decode[0].table.floor_us,
     )
     return LayerOperators(tuple(token), tuple(decode), (prefill,))
+
+
+def _latent_query(mixer: LatentAttention, cut: Cut, width: float, latent: int) -> Iterator:
+    """Down projections of query and latent in one GEMM, then up; or one full query projection."""
+    hidden = cut.architecture.hidden_size
+    yield from cut.linear("MLA down projections", "mla_q", mixer.q_lora_rank + latent, hidden)
+    yield from cut.linear("MLA query", "mla_q", width, mixer.q_lora_rank or hidden)
 
 
 def _latent_decode(

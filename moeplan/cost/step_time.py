@@ -138,6 +138,7 @@ class _StageTimer:
         self._prefill_extra = layers * small.prefill_us_per_layer
         self._launch_floor = layers * small.eager_us_per_layer
         self._eager = engine.enforce_eager
+        self._prefill_rate = engine.prefill_rate
         by_tokens, by_rows, self._recurrent = _split(stage.token)
         budget = engine.max_num_batched_tokens
         self._tokens = _token_table(by_tokens, max(budget, engine.max_num_seqs), engine)
@@ -164,12 +165,14 @@ class _StageTimer:
             total = self._decode[decodes] + attention
             return max(total, self._launch_floor) if self._eager else total
         prefill = sum(new for new, _ in chunks)
+        # Early releases ran prefill slower than the kernels measured alone.
+        work = self._tokens[decodes + prefill]
+        work += sum(a.seconds(chunks) for a in self._prefill_attention)
         total = (
-            self._tokens[decodes + prefill]
+            work / self._prefill_rate
             + self._rows[min(batch.sampled_rows, len(self._rows) - 1)]
             + self._recurrent_seconds(decodes, prefill)
             + attention
-            + sum(a.seconds(chunks) for a in self._prefill_attention)
             + self._small
             + self._prefill_extra
         )

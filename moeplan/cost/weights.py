@@ -109,6 +109,7 @@ def _replicated(component: str, mixer: object, hidden: int, tp: int) -> float:
         return hidden * width * (copies - 1) / tp
     if isinstance(mixer, LatentAttention) and component in ("mla_q", "mla_kv"):
         latent = mixer.kv_lora_rank + mixer.qk_rope_head_dim
+        # Without a query latent the full query projection is cut by heads: nothing is replicated.
         down = mixer.q_lora_rank if component == "mla_q" else latent
         return hidden * down * (1 - 1 / tp)
     return 0.0
