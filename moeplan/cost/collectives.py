@@ -24,13 +24,16 @@ class Hop:
     gpus: int
     custom: AllReduce | None
     nccl: AllReduce | None
+    message_share: float = 1.0
+    """Share of the message that each rank moves on this level."""
 
     def seconds(self, nbytes: Array) -> Array:
         """Time of one all-reduce of `nbytes`, by the path that vLLM dispatches that size to."""
+        nbytes = np.asarray(nbytes, dtype=float) * self.message_share
         paths = [table for table in (self.custom, self.nccl) if table]
         times = [interpolate_all_reduce(table, nbytes) for table in paths]
         if len(times) == 2 and self.custom.max_bytes is not None:
-            total = np.where(np.asarray(nbytes) <= self.custom.max_bytes, *times)
+            total = np.where(nbytes <= self.custom.max_bytes, *times)
         else:
             total = times[0]
         extra = self.fabric.serving_extra_us
@@ -45,15 +48,14 @@ def interpolate_all_reduce(table: AllReduce, nbytes: Array) -> Array:
     return np.where(np.asarray(nbytes) > last_bytes, beyond, inside) * MICRO
 
 
-def all_reduce_hop(fabric: Fabric, gpus: int, device: str) -> Hop:
+def all_reduce_hop(fabric: Fabric, gpus: int, device: str, message_share: float = 1.0) -> Hop:
     """The tables that serve `gpus` ranks of `device` on this fabric.
 
     Tables of the device come before general ones; where the number of ranks was not measured the
     next larger one serves (pessimistic), else the largest.
     """
-    return Hop(
-        fabric, gpus, _table(fabric, gpus, device, "custom"), _table(fabric, gpus, device, "nccl")
-    )
+    custom, nccl = (_table(fabric, gpus, device, path) for path in ("custom", "nccl"))
+    return Hop(fabric, gpus, custom, nccl, message_share)
 
 
 def _table(fabric: Fabric, gpus: int, device: str, path: str) -> AllReduce | None:
@@ -104,9 +106,12 @@ def all_reduce_hops(hardware: Hardware, cluster: Cluster, tp: int) -> tuple[Hop,
     local = min(tp, cluster.nodes[0].devices)
     nodes = -(-tp // local)
     hops = []
-    for fabric_id, gpus in ((cluster.intra_fabric, local), (cluster.inter_fabric, nodes)):
+    # Ranks of a node scatter the sum among themselves; each sends its part to the other nodes.
+    levels = ((cluster.intra_fabric, local, 1.0), (cluster.inter_fabric, nodes, 1 / local))
+    for fabric_id, gpus, share in levels:
         if gpus > 1:
-            hop = all_reduce_hop(hardware.fabrics[fabric_id], gpus, cluster.nodes[0].device)
+            device = cluster.nodes[0].device
+            hop = all_reduce_hop(hardware.fabrics[fabric_id], gpus, device, share)
             if hop.custom is None and hop.nccl is None:
                 raise DeploymentError(
                     f"fabric {fabric_id} has no all-reduce figures; name another with --fabric"
