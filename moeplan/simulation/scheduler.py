@@ -60,6 +60,7 @@ class Scheduler:
         self._groups = len(self.pool.sizes)
         self._reserve = int(settings.watermark * kv.num_blocks)
         self._rule = ChunkRule(settings, kv)
+        self._unsaid: StepPlan | None = None  # preempted something, but computes nothing
         self._index = 0
         self._admitted = 0
         self._completed = 0
@@ -70,17 +71,19 @@ class Scheduler:
 
     def schedule(self) -> StepPlan | None:
         """Plan the next step, or None if there is nothing to compute now."""
-        plan = StepPlan(self._index)
+        plan, self._unsaid = self._unsaid or StepPlan(self._index), None
         budget = self.settings.max_num_batched_tokens
+        preempted = self.preemptions
         if self.settings.mixed_prefill:
             budget = self._run(plan, budget)
-            self._admit(plan, budget)
         else:
             budget = self._run_each(plan, budget, self._prefills)
+        if self.preemptions == preempted:
             self._admit(plan, budget)
-            if not plan.prefills:
-                self._run_decodes(plan, budget)
+        if not self.settings.mixed_prefill and not plan.prefills:
+            self._run_decodes(plan, budget)
         if not plan.decodes and not plan.prefills:
+            self._unsaid = plan if plan.preempted else None
             return None
         return self._seal(plan)
 
@@ -306,8 +309,6 @@ class Scheduler:
     # Prompts
 
     def _admit(self, plan: StepPlan, budget: int) -> None:
-        if plan.preempted:
-            return
         running, waiting = self.running, self.waiting
         while waiting and budget > 0 and len(running) < self.settings.max_num_seqs:
             request = waiting[0]

@@ -79,7 +79,7 @@ class Workload(_Frozen):
     concurrency: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = None
     request_rate: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
     """Requests a second."""
-    burstiness: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    burstiness: Annotated[float, Field(gt=0)] = 1.0
     """Shape of gamma gaps: 1 is Poisson, larger is more even; infinite is constant."""
     shared_prefix_tokens: Annotated[int, Field(ge=0, le=10_000_000, strict=True)] = 0
     """Leading tokens that all prompts share."""
