@@ -137,10 +137,20 @@ def _families(
     architecture: Architecture, checkpoint: Checkpoint, device: Device, hardware: Hardware
 ) -> list[str]:
     """Kernel families of the device that serve a format of the checkpoint."""
-    formats = {
-        kernel_format(fmt)
-        for component in architecture.components
-        for fmt in component_formats(checkpoint, component, {})
-    }
+    experts, dense = _kernel_formats(architecture, checkpoint)
     tables = hardware.kernel_set(device.id)
-    return [t.family for t in (*tables.linear, *tables.moe) if formats & set(t.formats)]
+    return [t.family for t in tables.moe if experts & set(t.formats)] + [
+        t.family for t in tables.linear if dense & set(t.formats)
+    ]
+
+
+def _kernel_formats(
+    architecture: Architecture, checkpoint: Checkpoint
+) -> tuple[set[str], set[str]]:
+    """Formats of the routed experts, and of everything else."""
+    experts: set[str] = set()
+    dense: set[str] = set()
+    for component in architecture.components:
+        found = {kernel_format(fmt) for fmt in component_formats(checkpoint, component, {})}
+        (experts if component == "routed_experts" else dense).update(found)
+    return experts, dense

@@ -1,0 +1,130 @@
+"""`score`: every record simulated and compared, one entry a record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+
+from moeplan.errors import MoeplanError
+from moeplan.hardware_specs import Hardware
+from moeplan.records.compare import Comparison, compare
+from moeplan.records.prediction import CachingPredictor, Predict, deployment_key, run_record
+from moeplan.records.record import RunRecord
+from moeplan.records.rules import NotCovered
+from moeplan.records.setup import deployment_of
+
+Progress = Callable[[float], None]
+"""Called with the share of records that are done."""
+
+_RECORDS_A_TASK = 12
+
+
+@dataclass(frozen=True, slots=True)
+class RecordScore:
+    """One record: what was compared, or why nothing was."""
+
+    record: RunRecord
+    covered: bool
+    reason: str | None = None
+    metrics: dict[str, Comparison] = field(default_factory=dict)
+    not_compared: list[str] = field(default_factory=list)
+    rules: tuple[str, ...] = ()
+
+
+def score(
+    records: Sequence[RunRecord],
+    hardware: Hardware,
+    *,
+    jobs: int = 2,
+    progress: Progress | None = None,
+    predict: Predict | None = None,
+) -> list[RecordScore]:
+    """Simulate every record's deployment with its client protocol and compare its metrics.
+
+    The order of `records` is kept. `jobs` processes share the work; with one, or with a `predict`
+    of the caller's in place of the simulator, it stays in this process.
+    """
+    if jobs <= 1 or predict is not None or len(records) <= _RECORDS_A_TASK:
+        return _score_here(records, hardware, predict or CachingPredictor(hardware), progress)
+    return _score_in_processes(records, hardware, jobs, progress)
+
+
+def _score_here(
+    records: Sequence[RunRecord],
+    hardware: Hardware,
+    predict: Predict,
+    progress: Progress | None,
+) -> list[RecordScore]:
+    found: list[RecordScore | None] = [None] * len(records)
+    for done, index in enumerate(_like_together(records, hardware), 1):
+        found[index] = score_record(records[index], hardware, predict)
+        if progress:
+            progress(done / len(records))
+    return [item for item in found if item is not None]
+
+
+def score_record(record: RunRecord, hardware: Hardware, predict: Predict) -> RecordScore:
+    """Score of one record; what cannot be predicted carries its reason."""
+    try:
+        setup = deployment_of(record, hardware)
+        outcome = run_record(record, setup, predict)
+        compared = compare(record, setup, outcome, predict)
+    except NotCovered as error:
+        return RecordScore(record, False, error.reason)
+    except MoeplanError as error:
+        return RecordScore(record, False, str(error))
+    if not compared.metrics:
+        return RecordScore(record, False, "no metric that a simulation predicts")
+    return RecordScore(record, True, None, compared.metrics, compared.not_compared, setup.rules)
+
+
+def _like_together(records: Sequence[RunRecord], hardware: Hardware) -> list[int]:
+    """Indices such that records of one deployment follow each other and share its tables."""
+    return sorted(range(len(records)), key=lambda index: _key(records[index], hardware))
+
+
+def _key(record: RunRecord, hardware: Hardware) -> str:
+    try:
+        setup = deployment_of(record, hardware)
+    except MoeplanError:
+        return ""
+    return f"{deployment_key(setup.deployment)}|{setup.workload.longest_tokens}"
+
+
+_worker: dict[str, object] = {}
+"""Hardware and predictor of a worker process."""
+
+
+def _start_worker(hardware: Hardware) -> None:
+    _worker["hardware"] = hardware
+    _worker["predict"] = CachingPredictor(hardware)
+
+
+def _score_task(task: list[tuple[int, RunRecord]]) -> list[tuple[int, RecordScore]]:
+    hardware, predict = _worker["hardware"], _worker["predict"]
+    return [(index, score_record(record, hardware, predict)) for index, record in task]
+
+
+def _score_in_processes(
+    records: Sequence[RunRecord], hardware: Hardware, jobs: int, progress: Progress | None
+) -> list[RecordScore]:
+    found: dict[int, RecordScore] = {}
+    pool = ProcessPoolExecutor(jobs, initializer=_start_worker, initargs=(hardware,))
+    try:
+        futures = [pool.submit(_score_task, task) for task in _tasks(records, hardware)]
+        for future in as_completed(futures):
+            found.update(future.result())
+            if progress:
+                progress(len(found) / len(records))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return [found[index] for index in range(len(records))]
+
+
+def _tasks(
+    records: Sequence[RunRecord], hardware: Hardware
+) -> Iterator[list[tuple[int, RunRecord]]]:
+    order = _like_together(records, hardware)
+    for start in range(0, len(order), _RECORDS_A_TASK):
+        yield [(index, records[index]) for index in order[start : start + _RECORDS_A_TASK]]
