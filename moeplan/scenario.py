@@ -191,10 +191,16 @@ def _explained(kind: type[Options], faults: Sequence[Any]) -> InputError:
         return UnknownNameError("option", name, kind.model_fields)
     if rule == "literal_error":
         words = option_words(kind.model_fields[name].annotation)
-        return InputError(f"{name} is {value!r}; it must be one of {', '.join(words)}")
+        return InputError(f"{name} is {_shown(value)}; it must be one of {', '.join(words)}")
     if rule == "missing":
         return InputError(f"{name} is missing; give it a value")
-    return InputError(f"{name} is {value!r}; {_rule_text(fault)}")
+    return InputError(f"{name} is {_shown(value)}; {_rule_text(fault)}")
+
+
+def _shown(value: object) -> str:
+    """A given value as one word, quoted where it is none."""
+    text = str(value)
+    return text if text and not any(c.isspace() for c in text) else repr(value)
 
 
 def option_words(annotation: Any) -> list[str]:
@@ -235,6 +241,11 @@ def build_deployment(scenario: Scenario, hardware: Hardware) -> Deployment:
 
     model = load_model(scenario.model)
     placement = _placement(scenario)
+    if placement.dp > 1:
+        raise DeploymentError(
+            f"dp {placement.dp}: attention data parallelism is not modelled yet; use --tp, --pp or "
+            "--replicas"
+        )
     cluster = build_cluster(scenario, hardware, scenario.gpus or placement.gpus)
     return Deployment(
         architecture=model.architecture,

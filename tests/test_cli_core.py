@@ -206,7 +206,7 @@ def test_range_ratio_spreads_lengths_around_the_nominal_ones():
         ({"rate": "1", "arrivals": "closed"}, "rate does not go with closed"),
         ({"arrivals": "poisson"}, "request_rate is missing"),
         ({"arrivals": "trace"}, "--arrivals trace FILE"),
-        ({"arrivals": "uniform"}, "arrivals is 'uniform'; it must be one of closed"),
+        ({"arrivals": "uniform"}, "arrivals is uniform; it must be one of closed"),
         ({"input": 0}, "input is 0; it must be at least 1"),
         ({"output": -5}, "output is -5; it must be at least 1"),
         ({"range_ratio": math.nan}, "range_ratio is nan; it must be a finite number"),

@@ -11,6 +11,7 @@ from moeplan.cli.boundary import ErrorBoundary
 from moeplan.errors import UnknownNameError
 
 COMMANDS = {
+    "recommend": "Find the best deployment for a workload.",
     "models": "List known models, or show one in full.",
     "hardware": "List known hardware, or show one in full.",
     "fit": "Show the memory map and what fits.",

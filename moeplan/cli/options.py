@@ -15,8 +15,10 @@ from pydantic.fields import FieldInfo
 from moeplan.scenario import Options, option_words, parse_options
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the same data as JSON.")]
+
 CalibrationFile = Annotated[
-    Path | None, typer.Option("--calibration", help="Calibration file that overrides constants.")
+    Path | None,
+    typer.Option("--calibration", help="File of `moeplan calibrate` that overrides constants."),
 ]
 
 

@@ -48,6 +48,30 @@ def save_load_curve(data: dict[str, Any], path: Path) -> None:
     figure.write_html(path, include_plotlyjs=True)
 
 
+def save_pareto(data: dict[str, Any], path: Path) -> None:
+    """Every simulated deployment, tok/s a GPU against tok/s a user, and the front."""
+    from plotly.graph_objects import Figure
+
+    figure = Figure()
+    for name, mode in (("simulated", "markers"), ("front", "lines+markers")):
+        rows = sorted(data[name], key=lambda row: row["tok_s_per_user"].value)
+        figure.add_scatter(
+            x=[_value(row["tok_s_per_user"]) for row in rows],
+            y=[_value(row["output_tok_s_per_gpu"]) for row in rows],
+            text=[f"{row['checkpoint']} {row['placement']}" for row in rows],
+            mode=mode,
+            name={"simulated": "simulated", "front": "Pareto front"}[name],
+        )
+    deployment = data["winner"]["deployment"]
+    figure.update_layout(
+        template="plotly_white",
+        title=f"{deployment['model']} on up to {deployment['gpus']}× {deployment['device']}",
+        xaxis_title="tok/s a user",
+        yaxis_title="tok/s a GPU",
+    )
+    figure.write_html(path, include_plotlyjs=True)
+
+
 def _value(figure: Any) -> float | None:
     return None if figure is None else figure.value
 

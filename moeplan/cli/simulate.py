@@ -60,7 +60,8 @@ def simulate(
     check_plot_path(plot)
     workloads = build_workloads(traffic)
     longest = max(w.longest_tokens for w in workloads)
-    prepared = prepare_scenario(scenario, read_hardware(calibration), longest)
+    sigma = workloads[0].routing_sigma
+    prepared = prepare_scenario(scenario, read_hardware(calibration), longest, sigma)
     data = simulate_data(prepared, workloads)
     render.emit(data, as_json, _show)
     if plot is not None:

@@ -1,0 +1,185 @@
+"""A recommendation as data and as tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from moeplan.cli import render
+from moeplan.cli.describe import assumptions, show_assumptions
+from moeplan.estimate import Estimate
+
+if TYPE_CHECKING:
+    from moeplan.hardware_specs import Hardware
+    from moeplan.planner.recommendation import Candidate, Recommendation
+    from moeplan.planner.search import Request
+
+STATISTICS = ("mean", "p50", "p90", "p99")
+_MEMORY = {
+    "weights": "weights",
+    "activations": "activations",
+    "cuda_graphs": "CUDA graphs",
+    "kv_pool": "KV pool",
+}
+
+
+def recommendation_data(
+    found: Recommendation, request: Request, hardware: Hardware, top: int
+) -> dict[str, Any]:
+    """Counts, winner, runners-up with what they lose by, and the Pareto front."""
+    from moeplan.planner.money import hourly_cost
+    from moeplan.planner.reasons import why_it_loses
+
+    winner = found.winner
+    cost = hourly_cost(hardware, winner.prepared.deployment.device, request.pricing)
+    others = _best_of_each(found.ranked)[1 : top + 1]
+    return {
+        "objective": found.objective,
+        "limits": [str(limit) for limit in found.limits],
+        "workload": request.workload.model_dump(exclude={"trace"}, exclude_none=True),
+        "counts": found.counts,
+        "winner": _winner_data(winner) | {"price_basis": cost.basis if cost else None},
+        "runners_up": [
+            _row(c) | {"why_not": why_it_loses(winner, c, found.objective)} for c in others
+        ],
+        "front": [_row(candidate) for candidate in found.front],
+        "simulated": [_row(candidate) for candidate in found.simulated],
+    }
+
+
+def _best_of_each(ranked: tuple[Candidate, ...]) -> list[Candidate]:
+    """The first of each checkpoint and placement: its other settings are variants of it."""
+    best: dict[tuple[str, str], Candidate] = {}
+    for candidate in ranked:
+        deployment = candidate.prepared.deployment
+        best.setdefault((deployment.checkpoint.name, str(deployment.placement)), candidate)
+    return list(best.values())
+
+
+def _row(candidate: Candidate) -> dict[str, Any]:
+    """One candidate in one line of figures."""
+    prepared, score = candidate.prepared, candidate.score
+    deployment, engine = prepared.deployment, prepared.engine
+    return {
+        "checkpoint": deployment.checkpoint.name,
+        "placement": str(deployment.placement),
+        "gpus": deployment.placement.gpus,
+        "kv_cache_dtype": engine.kv_format,
+        "max_num_batched_tokens": engine.max_num_batched_tokens,
+        "max_num_seqs": engine.max_num_seqs,
+        "output_tok_s": candidate.estimate(score.output_tok_s),
+        "output_tok_s_per_gpu": candidate.estimate(score.output_tok_s_per_gpu),
+        "tok_s_per_user": candidate.estimate(score.tok_s_per_user),
+        "latencies_s": {
+            metric: {name: candidate.estimate(values[name]) for name in STATISTICS}
+            for metric, values in score.latencies.items()
+        },
+        "steady_ttft_s": _optional(candidate, score.steady_ttft_s),
+        "usd_per_million_output_tokens": _optional(candidate, score.usd_per_million_output_tokens),
+        "watts": candidate.estimate(score.watts),
+        "preemptions": score.preemptions,
+    }
+
+
+def _optional(candidate: Candidate, value: float | None) -> Estimate | None:
+    return None if value is None else candidate.estimate(value)
+
+
+def _winner_data(winner: Candidate) -> dict[str, Any]:
+    from moeplan.planner.launch import launch_commands
+    from moeplan.planner.reasons import bottleneck, typical_shares
+
+    return _row(winner) | {
+        "deployment": assumptions(winner.prepared),
+        "memory": winner.prepared.memory.to_dict(),
+        "bottleneck": bottleneck(winner),
+        "operators": typical_shares(winner),
+        "commands": launch_commands(winner.prepared),
+    }
+
+
+def show_recommendation(data: dict[str, Any]) -> None:
+    """Print everything, the winner first."""
+    winner = data["winner"]
+    show_assumptions(winner["deployment"])
+    goal = (
+        f"highest {data['objective']}" if data["objective"] == "throughput" else data["objective"]
+    )
+    limits = f" that keeps {', '.join(data['limits'])}" if data["limits"] else ""
+    render.print_line(f"wins by {goal}{limits}; bottleneck: {winner['bottleneck']}")
+    _show_figures(winner)
+    _show_memory(winner["memory"])
+    _show_rows("Runners-up", data["runners_up"], why=True)
+    if not data["limits"]:
+        _show_rows("Pareto front: tok/s a GPU against tok/s a user", data["front"], why=False)
+    _show_counts(data["counts"])
+    render.print_line("Start it with", bold=True)
+    for command in winner["commands"]:
+        print(command)
+    render.print_trust([winner["output_tok_s"]])
+
+
+def _show_figures(winner: dict[str, Any]) -> None:
+    price, basis = winner["usd_per_million_output_tokens"], winner["price_basis"]
+    dollars = (
+        f"{render.estimate(price)} ({basis})" if price else "no price known; --usd-per-gpu-hour"
+    )
+    render.print_facts(
+        {
+            "output tok/s": render.estimate(winner["output_tok_s"]),
+            "a GPU": render.estimate(winner["output_tok_s_per_gpu"]),
+            "a user": render.estimate(winner["tok_s_per_user"]),
+            "$ a million output tokens": dollars,
+            "GPU watts": render.estimate(winner["watts"]),
+        }
+    )
+    text, num = render.text, render.num
+    rows = [
+        [metric.upper(), *(render.estimate(v[s], form=render.seconds) for s in STATISTICS)]
+        for metric, v in winner["latencies_s"].items()
+    ]
+    steady = render.estimate(winner["steady_ttft_s"], form=render.seconds)
+    rows.insert(1, ["TTFT after the first wave", steady, "", "", ""])
+    render.print_table([text("latency"), *(num(name) for name in STATISTICS)], rows)
+
+
+def _show_memory(memory: dict[str, Any]) -> None:
+    parts = ", ".join(f"{label} {memory[f'{name}_gib']:.1f}" for name, label in _MEMORY.items())
+    render.print_line(
+        f"Memory of a GPU in GiB: {parts} of {memory['total_gib']:.1f}; the pool holds "
+        f"{memory['kv_tokens']:,} tokens"
+    )
+
+
+def _show_rows(title: str, rows: list[dict[str, Any]], *, why: bool) -> None:
+    text, num = render.text, render.num
+    render.print_table(
+        [text("form", keep=True), text("placement", keep=True), text("KV", keep=True),
+         num("budget"), num("tok/s"), num("a GPU"), num("a user"), num("TTFT ms"), num("ITL ms"),
+         *([text("loses by")] if why else [])],
+        [_cells(row) + ([row["why_not"]] if why else []) for row in rows],
+        title,
+    )  # fmt: skip
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [
+        row["checkpoint"],
+        row["placement"],
+        row["kv_cache_dtype"],
+        f"{row['max_num_batched_tokens']:,}",
+        render.estimate(row["output_tok_s"]),
+        render.estimate(row["output_tok_s_per_gpu"]),
+        render.estimate(row["tok_s_per_user"]),
+        render.estimate(row["latencies_s"]["ttft"]["mean"], 1e3),
+        render.estimate(row["latencies_s"]["itl"]["mean"], 1e3),
+    ]
+
+
+def _show_counts(counts: Any) -> None:
+    refused = sum(counts.refused.values())
+    render.print_line(
+        f"{counts.built:,} deployments built, {refused:,} refused, {counts.screened:,} screened "
+        f"out by a bound, {counts.simulated:,} simulated"
+    )
+    for rule, number in counts.refused.items():
+        render.print_line(f"  refused, {rule}: {number:,}, such as {counts.refusal_examples[rule]}")
