@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from moeplan.cli import app
+from moeplan.cli.score import published_files
 from moeplan.models import list_models
 
 runner = CliRunner()
@@ -22,12 +23,13 @@ def run(*arguments: str, code: int = 0):
 
 
 def refuse(*arguments: str, code: int = 2) -> str:
-    """The one line that a refusal prints."""
+    """The one line that a refusal prints, after whatever progress there was."""
     result = run(*arguments, code=code)
     assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
+    *progress, line = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert all(text.endswith("%") for text in progress)
+    return line
 
 
 def read_json(*arguments: str):
@@ -326,6 +328,51 @@ class TestRecommend:
     )
     def test_wrong_wishes_are_named(self, extra, named):
         assert named in refuse(*self.ASK, *extra)
+
+
+class TestScore:
+    @pytest.fixture
+    def records(self, tmp_path):
+        """Two published records, one of an unknown model, and a line that is no record."""
+        lines = published_files()[0].read_text().splitlines()[:2]
+        stranger = json.loads(lines[0]) | {
+            "id": "stranger", "model": "nobody/Nothing-1T", "architecture": "nothing-1t",
+        }  # fmt: skip
+        file = tmp_path / "runs.jsonl"
+        file.write_text("\n".join([*lines, json.dumps(stranger), '{"id": 3}']) + "\n")
+        return file
+
+    def test_the_report_holds_to_its_contract(self, records, tmp_path):
+        out = tmp_path / "score.json"
+        result = run("score", str(records), "--json", str(out), "--by", "hardware")
+        report = json.loads(out.read_text())
+        assert set(report) == {"records", "summary", "version", "calibration"}
+        assert [item["covered"] for item in report["records"]] == [True, True, False]
+        assert report["records"][2]["reason"]
+        for item in report["records"][:2]:
+            for metric in item["metrics"].values():
+                assert set(metric) == {"measured", "predicted", "low", "high"}
+                assert metric["predicted"] > 0
+        assert "runs.jsonl:4" in result.stderr
+        table = squeezed(result.stdout)
+        assert "3 records, 2 predicted (67%), 1 malformed lines skipped" in table
+        everything = report["summary"]["groups"]["everything"]["all"]["all"]
+        for family, figures in everything.items():
+            assert f"all {family} {figures['n']} {figures['median_error']:.1%}" in table
+
+    def test_rows_print_every_comparison(self, records):
+        table = squeezed(run("score", str(records), "--rows", "--by", "").stdout)
+        first = json.loads(records.read_text().splitlines()[0])
+        assert first["id"] in table
+
+    def test_published_runs_ship_with_the_package(self):
+        assert sum(len(file.read_text().splitlines()) for file in published_files()) > 90
+
+    def test_wrong_calls_are_named(self, records, tmp_path):
+        assert "--published" in refuse("score")
+        assert "hardware" in refuse("score", str(records), "--by", "hardwear")
+        assert "no folder" in refuse("score", str(records), "--json", str(tmp_path / "x" / "o"))
+        assert "none.jsonl" in refuse("score", str(tmp_path / "none.jsonl"))
 
 
 def test_importing_a_benchmark_result_keeps_its_figures(tmp_path):

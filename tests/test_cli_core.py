@@ -20,7 +20,7 @@ from moeplan.cli.lazy import COMMANDS
 from moeplan.cli.traffic import TrafficOptions, build_workloads
 from moeplan.errors import DoesNotFitError, InputError
 from moeplan.estimate import Estimate
-from moeplan.scenario import parse_options
+from moeplan.options import parse_options
 
 runner = CliRunner()
 

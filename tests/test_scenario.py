@@ -8,7 +8,8 @@ import pytest
 
 from moeplan.errors import DeploymentError, InputError, UnknownNameError
 from moeplan.hardware_specs import load_hardware
-from moeplan.scenario import Scenario, build_deployment, parse_options
+from moeplan.options import parse_options
+from moeplan.scenario import Scenario, build_deployment
 
 HARDWARE = load_hardware()
 

@@ -12,7 +12,8 @@ from moeplan.cli.options import CalibrationFile, JsonFlag, with_options
 from moeplan.cli.session import prepare_scenario, read_hardware
 from moeplan.errors import InputError
 from moeplan.estimate import Estimate
-from moeplan.scenario import MOST_SEQUENCES, MOST_TOKENS, Options, Scenario
+from moeplan.options import Options
+from moeplan.scenario import MOST_SEQUENCES, MOST_TOKENS, Scenario
 
 if TYPE_CHECKING:
     from moeplan.cost.batch import StepBatch

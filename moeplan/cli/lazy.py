@@ -17,6 +17,7 @@ COMMANDS = {
     "fit": "Show the memory map and what fits.",
     "simulate": "Simulate serving: latencies and throughput.",
     "explain": "Take one engine step apart.",
+    "score": "Compare predictions with measured runs.",
     "records": "Turn benchmark results into run records.",
 }
 """One line about each command; `moeplan.cli.NAME` holds the function (or group) of that name."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args
 import typer
 from pydantic.fields import FieldInfo
 
-from moeplan.scenario import Options, option_words, parse_options
+from moeplan.options import Options, option_words, parse_options
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the same data as JSON.")]
 

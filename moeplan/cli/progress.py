@@ -1,7 +1,8 @@
-"""A progress bar on stderr for what takes more than a second."""
+"""Progress on stderr for what takes more than a second."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from typing import Any
 
 PATIENCE_S = 1.0
 """A bar that flashes by only disturbs."""
+LOG_EVERY_S = 10.0
+"""Where stderr is no terminal, a line as often as this stands for the bar."""
 
 
 class ProgressBar:
@@ -16,24 +19,29 @@ class ProgressBar:
 
     def __init__(self, label: str):
         self._label = label
-        self._start = time.monotonic()
+        self._next = time.monotonic() + PATIENCE_S
         self._bar: Any = None
         self._task: Any = None
 
     def __call__(self, share: float) -> None:
         """Report progress."""
-        if self._bar is None and time.monotonic() - self._start > PATIENCE_S:
-            self._show()
+        share = min(max(share, 0.0), 1.0)
         if self._bar is not None:
-            self._bar.update(self._task, completed=min(max(share, 0.0), 1.0))
+            self._bar.update(self._task, completed=share)
+        elif time.monotonic() >= self._next:
+            self._show(share)
 
-    def _show(self) -> None:
+    def _show(self, share: float) -> None:
+        if not sys.stderr.isatty():
+            print(f"{self._label}: {share:.0%}", file=sys.stderr)
+            self._next = time.monotonic() + LOG_EVERY_S
+            return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 
         columns = ("{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task(self._label, total=1.0)
+        self._task = self._bar.add_task(self._label, total=1.0, completed=share)
         self._bar.start()
 
     def close(self) -> None:

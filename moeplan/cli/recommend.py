@@ -16,11 +16,11 @@ from moeplan.cli.session import read_hardware, with_smallest_fit
 from moeplan.cli.traffic import TrafficOptions, build_workloads
 from moeplan.deployment import Deployment, Router
 from moeplan.errors import DoesNotFitError, InputError
+from moeplan.options import Options
 from moeplan.scenario import (
     MOST_GPUS,
     EngineOptions,
     MachineOptions,
-    Options,
     build_cluster,
     find_checkpoint,
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from moeplan.cli import render
 from moeplan.cli.describe import assumptions, show_assumptions
+from moeplan.cli.simulate import STATISTICS
 from moeplan.estimate import Estimate
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from moeplan.planner.recommendation import Candidate, Recommendation
     from moeplan.planner.search import Request
 
-STATISTICS = ("mean", "p50", "p90", "p99")
 _MEMORY = {
     "weights": "weights",
     "activations": "activations",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from pydantic import Field
 
 from moeplan.errors import InputError
-from moeplan.scenario import MOST_TOKENS, Options
+from moeplan.options import Options
+from moeplan.scenario import MOST_TOKENS
 
 if TYPE_CHECKING:
     from moeplan.simulation.workload import TraceRow, Workload
