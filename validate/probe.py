@@ -21,6 +21,8 @@ FOLDER_VARIABLE = "MOEPLAN_STEPPROBE"
 """Environment variable that tells the probe where to write."""
 
 _SCHEDULED, _UPDATED, _ARRIVED, _IDLE, _PREEMPTED = 1, 2, 3, 4, 5
+Event = tuple[int, int, int]
+"""Request number, steps scheduled before, nanoseconds."""
 _HEAD = 8
 """Integers of a schedule event before its requests."""
 _BENCH_INDEX = re.compile(r"bench-[0-9a-f]+-(\d+)-\d")
@@ -51,7 +53,7 @@ class StepTrace:
     are those after it; `idle_after` marks steps after whose result nothing was left to do. Request
     rows of step i are `first[i]:first[i + 1]` of `number`, `new` (tokens scheduled) and `computed`
     (tokens computed after the step). `arrivals` are (request number, steps scheduled before it
-    came), `preemptions` (request number, step that took its blocks).
+    came, time), `preemptions` (request number, step that took its blocks, time).
     """
 
     facts: dict[str, Any]
@@ -67,8 +69,8 @@ class StepTrace:
     new: np.ndarray
     computed: np.ndarray
     idle_after: np.ndarray
-    arrivals: list[tuple[int, int]]
-    preemptions: list[tuple[int, int]]
+    arrivals: list[Event]
+    preemptions: list[Event]
 
     def __len__(self) -> int:
         return len(self.begin_ns)
@@ -128,7 +130,7 @@ class StepTrace:
     def hit_tokens(self) -> int:
         """Tokens that the prefix cache supplied, over all admissions."""
         lost: dict[int, list[int]] = {}
-        for number, step in self.preemptions:
+        for number, step, _ in self.preemptions:
             lost.setdefault(step, []).append(number)
         admitted: set[int] = set()
         total = 0
@@ -147,9 +149,9 @@ class StepTrace:
             raise RecordError("no step was recorded in that span; was the probe switched on?")
         low, high = int(chosen[0]), int(chosen[-1]) + 1
         part = slice(self.first[low], self.first[high])
-        arrivals = [(n, s - low) for n, s in self.arrivals if low <= s < high]
-        preemptions = [(n, s - low) for n, s in self.preemptions if low <= s < high]
-        order = {n: i for i, n in enumerate(dict.fromkeys(n for n, _ in arrivals))}
+        arrivals = [(n, s - low, t) for n, s, t in self.arrivals if low <= s < high]
+        preemptions = [(n, s - low, t) for n, s, t in self.preemptions if low <= s < high]
+        order = {n: i for i, n in enumerate(dict.fromkeys(n for n, _, _ in arrivals))}
         strangers = set(self.number[part].tolist()) - set(order)
         if strangers:
             raise RecordError(f"{len(strangers)} requests of the span arrived before it began")
@@ -163,8 +165,8 @@ class StepTrace:
             self.new[part],
             self.computed[part],
             self.idle_after[low:high],
-            [(order[n], s) for n, s in arrivals],
-            [(order[n], s) for n, s in preemptions],
+            [(order[n], s, t) for n, s, t in arrivals],
+            [(order[n], s, t) for n, s, t in preemptions],
         )
 
     def to_bytes(self) -> bytes:
@@ -172,15 +174,15 @@ class StepTrace:
         stream = io.BytesIO()
         about = {"facts": self.facts, "requests": [list(_fields(r)) for r in self.requests]}
         arrays = {name: getattr(self, name) for name in (*_PER_STEP, *_PER_ROW, "idle_after")}
-        for name in _PAIRS:
-            arrays[name] = np.array(getattr(self, name), dtype=np.int64).reshape(-1, 2)
+        for name in _EVENTS:
+            arrays[name] = np.array(getattr(self, name), dtype=np.int64).reshape(-1, 3)
         np.savez_compressed(stream, about=json.dumps(about), **arrays)
         return stream.getvalue()
 
 
 _PER_STEP = ("begin_ns", "scheduled_ns", "result_ns", "waiting", "running", "free")
 _PER_ROW = ("first", "number", "new", "computed")
-_PAIRS = ("arrivals", "preemptions")
+_EVENTS = ("arrivals", "preemptions")
 
 
 def _fields(request: ProbedRequest) -> tuple[int, str, int, int]:
@@ -193,11 +195,13 @@ def trace_from_bytes(content: bytes) -> StepTrace:
         with np.load(io.BytesIO(content)) as arrays:
             about = json.loads(str(arrays["about"]))
             values = {name: arrays[name] for name in (*_PER_STEP, *_PER_ROW, "idle_after")}
-            pairs = {name: [(int(n), int(s)) for n, s in arrays[name]] for name in _PAIRS}
+            events = {
+                name: [(int(n), int(s), int(t)) for n, s, t in arrays[name]] for name in _EVENTS
+            }
     except (OSError, ValueError, KeyError) as error:
         raise RecordError(f"not a recorded step trace: {error}") from error
     requests = [ProbedRequest(*row) for row in about["requests"]]
-    return StepTrace(about["facts"], requests, **values, **pairs)
+    return StepTrace(about["facts"], requests, **values, **events)
 
 
 def read_probe(folder: Path) -> StepTrace:
@@ -228,8 +232,8 @@ class _Builder:
     results: dict[int, int] = field(default_factory=dict)
     rows: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
-    arrivals: list[tuple[int, int]] = field(default_factory=list)
-    preemptions: list[tuple[int, int]] = field(default_factory=list)
+    arrivals: list[Event] = field(default_factory=list)
+    preemptions: list[Event] = field(default_factory=list)
     idle: set[int] = field(default_factory=set)
     last_result: int = -1
 
@@ -243,10 +247,10 @@ class _Builder:
             self.results[self.last_result] = events[at + 1]
             return at + 3
         if kind == _ARRIVED:
-            self.arrivals.append((events[at + 2], len(self.steps)))
+            self.arrivals.append((events[at + 2], len(self.steps), events[at + 1]))
             return at + 3
         if kind == _PREEMPTED:
-            self.preemptions.append((events[at + 2], len(self.steps)))
+            self.preemptions.append((events[at + 2], len(self.steps), events[at + 1]))
             return at + 3
         if kind == _IDLE:
             self.idle.add(self.last_result)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from moeplan.cost.kv_layout import KVCacheSpec
 from moeplan.simulation.requests import Request, RequestSpec
-from moeplan.simulation.scheduler import Scheduler, SchedulerSettings, StepPlan
+from moeplan.simulation.scheduler import Scheduler
+from moeplan.simulation.step_plan import SchedulerSettings, StepPlan
+from moeplan.simulation.workload import TraceRow
 from moeplan.validate.probe import StepTrace
-from moeplan.validate.workloads import TraceRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def compare_schedule(
     scheduler = Scheduler(settings, kv)
     requests = [Request(spec) for spec in specs]
     arrivals: dict[int, list[int]] = {}
-    for number, step in trace.arrivals:
+    for number, step, _ in trace.arrivals:
         arrivals.setdefault(step, []).append(number)
     differing, first = [], None
     open_plans: list[StepPlan] = []

@@ -69,8 +69,11 @@ def _common(sizes: TinySizes) -> Config:
     }
 
 
+_NO_WINDOW = {"use_sliding_window": False, "sliding_window": None}
+
+
 def _qwen3(_sizes: TinySizes) -> Config:
-    return {"architectures": ["Qwen3ForCausalLM"]}
+    return {"architectures": ["Qwen3ForCausalLM"], **_NO_WINDOW}
 
 
 def _routed(sizes: TinySizes) -> Config:
@@ -86,7 +89,7 @@ def _routed(sizes: TinySizes) -> Config:
 
 
 def _qwen3_moe(sizes: TinySizes) -> Config:
-    return {"architectures": ["Qwen3MoeForCausalLM"]} | _routed(sizes)
+    return {"architectures": ["Qwen3MoeForCausalLM"], **_NO_WINDOW} | _routed(sizes)
 
 
 def _mixtral(sizes: TinySizes) -> Config:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from moeplan.errors import RecordError
+from moeplan.simulation.trace import read_trace
+from moeplan.simulation.workload import Routing, TraceRow, Workload
 
 Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
@@ -59,17 +59,6 @@ class Poisson(_Strict):
         return self.model_copy(update={"num_prompts": min(self.num_prompts, 16)})
 
 
-class TraceRow(_Strict):
-    """One request of a timed trace, in the format of `--dataset-name timed_trace` (Mooncake's)."""
-
-    timestamp: Seconds
-    """When the client sends it, seconds from the start."""
-    input_length: Count
-    output_length: Count
-    hash_ids: list[int]
-    """Content, chunk by chunk; equal ids mean equal tokens."""
-
-
 class TimedTrace(_Strict):
     """Requests at given times with given lengths and shared contents, from a JSON Lines file."""
 
@@ -92,8 +81,22 @@ class TimedTrace(_Strict):
         return options
 
     def rows(self, folder: Path) -> list[TraceRow]:
-        """The requests sent, in order."""
-        return read_trace(folder / self.path)[: self.num_prompts]
+        """The requests sent, in order.
+
+        Raises `RecordError` where the file is malformed, too short, or lacks contents (the
+        benchmark cuts a prompt for which there are too few hash ids).
+        """
+        path = folder / self.path
+        rows = list(read_trace(path))[: self.num_prompts]
+        if len(rows) < self.num_prompts:
+            raise RecordError(f"{path}: {len(rows)} rows; num_prompts asks for {self.num_prompts}")
+        for number, row in enumerate(rows, 1):
+            if len(row.hash_ids) * self.chunk_tokens < row.input_length:
+                raise RecordError(
+                    f"{path}, line {number}: {len(row.hash_ids)} hash_ids of {self.chunk_tokens} "
+                    f"tokens do not cover input_length {row.input_length}; add hash_ids"
+                )
+        return rows
 
 
 LoadPoint = Annotated[ClosedLoop | Poisson | TimedTrace, Field(discriminator="kind")]
@@ -113,23 +116,24 @@ def requested_lengths(load: LoadPoint, folder: Path) -> tuple[list[int], list[in
     return [load.input_tokens] * load.num_prompts, [load.output_tokens] * load.num_prompts
 
 
-def read_trace(path: Path) -> list[TraceRow]:
-    """Rows of a trace file; raises `RecordError` naming file, line and field."""
-    rows = []
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise RecordError(f"{path}: {error.strerror}; the plan names it as its trace") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(TraceRow.model_validate_json(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise RecordError(f"{path}:{number}: {where}: {first['msg']}") from None
-    return rows
+def to_workload(load: LoadPoint, folder: Path, routing: Routing) -> Workload:
+    """The same load as the simulator takes it; `folder` is that of the plan."""
+    if isinstance(load, TimedTrace):
+        return Workload(
+            arrivals="trace",
+            trace=tuple(load.rows(folder)),
+            hash_chunk_tokens=load.chunk_tokens,
+            concurrency=load.max_concurrency,
+            routing=routing,
+        )
+    lengths = {"input_tokens": load.input_tokens, "output_tokens": load.output_tokens}
+    if isinstance(load, ClosedLoop):
+        pace = {"arrivals": "closed", "concurrency": load.concurrency}
+    else:
+        pace = {"arrivals": "gamma", "request_rate": load.rate, "burstiness": load.burstiness}
+    return Workload(num_prompts=load.num_prompts, routing=routing, **lengths, **pace)
 
 
 def write_trace(path: Path, rows: Sequence[TraceRow]) -> None:
     """Write a trace that both `vllm bench serve` and the simulator read."""
-    path.write_text("".join(json.dumps(row.model_dump()) + "\n" for row in rows))
+    path.write_text("".join(row.model_dump_json() + "\n" for row in rows))

@@ -1,0 +1,104 @@
+"""The calibration file: overrides by address, with covariance, residuals and a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from moeplan import __version__
+from moeplan.calibration.summary import FittedParameter, Summary
+from moeplan.errors import RecordError
+
+if TYPE_CHECKING:
+    from moeplan.calibration.fit import Fit
+
+
+class Calibration(BaseModel):
+    """Parameters fitted to measured steps, as stored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    written: str
+    """UTC, ISO 8601."""
+    moeplan_version: str
+    setups: list[str]
+    """What was measured: model, device, placement, engine, one line each."""
+    sources: list[str]
+    """Runs whose steps were fitted."""
+    parameters: list[FittedParameter]
+    covariance: list[list[float]]
+    """Of log(value), determined parameters only, in order."""
+    before: Summary
+    after: Summary
+    held_out_before: Summary
+    held_out_after: Summary
+    front_end: dict[str, float] = {}
+    """Parameters set from a median instead of the fit, by address (TTFT constant)."""
+
+    @property
+    def overrides(self) -> dict[str, float]:
+        """Values by address, for `Hardware.with_overrides`; undetermined ones are not in it."""
+        fitted = {p.address: p.value for p in self.parameters if p.determined}
+        return fitted | self.front_end
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content: what a plan stores beside its predictions."""
+        return hashlib.sha256(_canonical(self)).hexdigest()
+
+
+def calibration_of(
+    fit: Fit, *, setups: list[str], sources: list[str], front_end: dict[str, float] | None = None
+) -> Calibration:
+    """A fit as it is stored."""
+    return Calibration(
+        written=datetime.now(UTC).isoformat(timespec="seconds"),
+        moeplan_version=__version__,
+        setups=setups,
+        sources=sources,
+        parameters=list(fit.parameters),
+        covariance=fit.covariance.tolist(),
+        before=fit.before,
+        after=fit.after,
+        held_out_before=fit.held_out_before,
+        held_out_after=fit.held_out_after,
+        front_end=front_end or {},
+    )
+
+
+def save_calibration(path: Path, calibration: Calibration) -> None:
+    """Write a calibration as JSON, its hash beside it."""
+    content = {"sha256": calibration.sha256, **json.loads(_canonical(calibration))}
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def load_calibration(path: Path) -> Calibration:
+    """Read a calibration.
+
+    Raises `RecordError` where it is none, or was changed after it was written.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        stated = content.pop("sha256", None)
+        calibration = Calibration.model_validate(content)
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}; `moeplan calibrate` writes one") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise RecordError(f"{path}: no calibration file: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecordError(f"{path}: {where}: {first['msg']}; calibrate anew") from None
+    if stated != calibration.sha256:
+        raise RecordError(f"{path}: its hash does not fit its content; calibrate anew")
+    return calibration
+
+
+def _canonical(calibration: Calibration) -> bytes:
+    return json.dumps(calibration.model_dump(mode="json"), sort_keys=True).encode()

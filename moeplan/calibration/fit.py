@@ -1,0 +1,180 @@
+"""Fit step times: robust least squares in log space, with every parameter tied to its prior.
+
+    minimise  Σ ρ( log(predicted / measured) / noise )  +  Σ ( log(value / prior) / spread )²
+
+over the steps of frozen schedules, so that an error of the scheduler cannot leak into a kernel's
+bandwidth. ρ is SciPy's soft_l1 for the steps; the tie to the prior is quadratic. A parameter whose
+spread the steps do not narrow is put back to its prior and the rest fitted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moeplan.calibration.observations import Dataset, StepObservation
+from moeplan.calibration.parameters import Parameter, prepared, relevant_parameters
+from moeplan.calibration.summary import FittedParameter, Summary, summarise
+from moeplan.errors import InputError
+from moeplan.hardware_specs.schema import Hardware
+
+MODEL_ERROR = 0.04
+"""Standard deviation of log(step time) that even a perfect fit leaves: the cost model's own."""
+NARROWED = 0.8
+"""A parameter counts as determined if the steps shrink its spread below this share of the prior."""
+MOST_WEIGHT = 16
+"""Observations count as at most this many steps: one cell must not drown the others."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Outcome of a fit; `covariance` is that of log(value), in the order of the determined ones."""
+
+    parameters: tuple[FittedParameter, ...]
+    covariance: np.ndarray
+    before: Summary
+    after: Summary
+    held_out_before: Summary
+    held_out_after: Summary
+
+    @property
+    def overrides(self) -> dict[str, float]:
+        """Determined parameters by address."""
+        return {p.address: p.value for p in self.parameters if p.determined}
+
+
+def fit_steps(hardware: Hardware, datasets: Sequence[Dataset]) -> Fit:
+    """Fit the parameters that the steps of these deployments determine.
+
+    Held-out observations are priced before and after, never fitted. Raises `InputError` where
+    there is nothing to fit.
+    """
+    if not any(data.fitted for data in datasets):
+        raise InputError("no measured steps to fit; run a plan with the probe on, or give probe/")
+    parameters = relevant_parameters(hardware, datasets)
+    problem = _Problem(hardware, datasets, parameters)
+    everything = problem.solve(range(len(parameters)))
+    determined = [
+        i for i in range(len(parameters)) if everything.spread[i] < NARROWED * parameters[i].spread
+    ]
+    final = problem.solve(determined) if len(determined) < len(parameters) else everything
+    fitted = _fitted(parameters, determined, final, everything)
+    calibrated = hardware.with_overrides({p.address: p.value for p in fitted if p.determined})
+    return Fit(
+        parameters=tuple(fitted),
+        covariance=final.covariance,
+        before=summarise(hardware, datasets, held_out=False),
+        after=summarise(calibrated, datasets, held_out=False),
+        held_out_before=summarise(hardware, datasets, held_out=True),
+        held_out_after=summarise(calibrated, datasets, held_out=True),
+    )
+
+
+@dataclass(frozen=True)
+class _Solution:
+    x: np.ndarray
+    """Standardised log changes of the chosen parameters."""
+    covariance: np.ndarray
+    """Of log(value)."""
+
+    @property
+    def spread(self) -> np.ndarray:
+        return np.sqrt(np.diag(self.covariance))
+
+
+class _Problem:
+    """Residuals of the steps as a function of standardised log changes."""
+
+    def __init__(
+        self, hardware: Hardware, datasets: Sequence[Dataset], parameters: Sequence[Parameter]
+    ):
+        self._hardware = hardware
+        self._datasets = [data for data in datasets if data.fitted]
+        self._parameters = parameters
+        observations = [o for data in self._datasets for o in data.fitted]
+        self._measured = np.log([o.seconds for o in observations])
+        self._weights = np.sqrt([_weight(o) for o in observations])
+
+    def solve(self, chosen: Sequence[int]) -> _Solution:
+        """Fit the chosen parameters, the others at their priors."""
+        from scipy.optimize import least_squares
+
+        if not len(chosen):
+            return _Solution(np.zeros(0), np.zeros((0, 0)))
+        steps = self._residuals(chosen)
+
+        def residuals(x: np.ndarray) -> np.ndarray:
+            return np.concatenate([_soft(steps(x)), x])
+
+        found = least_squares(
+            residuals, np.zeros(len(chosen)), x_scale=1.0, diff_step=1e-3, max_nfev=40
+        )
+        spread = np.array([self._parameters[i].spread for i in chosen])
+        hessian = found.jac.T @ found.jac  # the prior's rows make it positive definite
+        return _Solution(found.x, np.linalg.inv(hessian) * np.outer(spread, spread))
+
+    def _residuals(self, chosen: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
+        picked = [self._parameters[i] for i in chosen]
+
+        def residuals(x: np.ndarray) -> np.ndarray:
+            values = {
+                p.address: p.prior * float(np.exp(p.spread * shift))
+                for p, shift in zip(picked, x, strict=True)
+            }
+            hardware = self._hardware.with_overrides(values)
+            predicted = np.concatenate(
+                [step_seconds(hardware, data, data.fitted) for data in self._datasets]
+            )
+            return (np.log(predicted) - self._measured) * self._weights
+
+        return residuals
+
+
+def step_seconds(
+    hardware: Hardware, data: Dataset, observations: Sequence[StepObservation]
+) -> np.ndarray:
+    """Predicted seconds of these steps, shape (observations,)."""
+    timer = prepared(hardware, data).timer
+    return np.array([timer.step_seconds(o.batch) for o in observations])
+
+
+def _weight(observation: StepObservation) -> float:
+    """1 / variance of log(seconds): the model's own error, and noise that averages out."""
+    count = min(observation.steps, MOST_WEIGHT)
+    return 1 / (MODEL_ERROR**2 + observation.spread**2 / count)
+
+
+def _soft(residuals: np.ndarray) -> np.ndarray:
+    """Residuals whose squares are SciPy's soft_l1 loss, 2 (√(1 + z²) − 1), signs kept.
+
+    Applied here and not through `loss=`, which would soften the tie to the priors as well.
+    """
+    return np.sign(residuals) * np.sqrt(2 * (np.sqrt(1 + residuals**2) - 1))
+
+
+def _fitted(
+    parameters: Sequence[Parameter],
+    determined: Sequence[int],
+    final: _Solution,
+    everything: _Solution,
+) -> list[FittedParameter]:
+    place = {index: rank for rank, index in enumerate(determined)}
+    rows = []
+    for index, p in enumerate(parameters):
+        rank = place.get(index)
+        shift = 0.0 if rank is None else p.spread * float(final.x[rank])
+        spread = everything.spread[index] if rank is None else final.spread[rank]
+        rows.append(
+            FittedParameter(
+                address=p.address,
+                prior=p.prior,
+                prior_spread=p.spread,
+                prior_source=f"{p.grade}: {p.source}",
+                value=p.prior * float(np.exp(shift)),
+                spread=float(spread),
+                determined=rank is not None,
+            )
+        )
+    return rows

@@ -1,0 +1,94 @@
+"""Which parameters price the steps of a deployment, and how far each may be from its prior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moeplan.calibration.observations import Dataset
+from moeplan.cost.predictor import Prepared, prepare
+from moeplan.hardware_specs.schema import Hardware, Provenance
+
+PRIOR_SPREAD: dict[str, float] = {
+    "measured": 0.15,
+    "fit": 0.3,
+    "derived": 0.3,
+    "nominal": 0.4,
+    "estimate": 0.7,
+    "general knowledge": 0.7,
+}
+"""Standard deviation of log(value) by grade: what calibrations of like devices differ by.
+
+An assumption, wide on purpose: it decides only what the runs leave open.
+"""
+
+FITTABLE = (
+    "floor_us",
+    "t0_us",
+    "per_expert_us",
+    "bandwidth_tb_per_s",
+    "serving_rate_fraction",
+    "decode_us_per_layer",
+    "prefill_us_per_layer",
+    "eager_us_per_layer",
+    "step_us",
+    "step_us_per_sequence",
+    "scale",
+    "serving_extra_us",
+)
+"""Fields that a step's duration depends on smoothly. `rate_tflops` is not among them: where a table
+has `serving_rate_fraction`, the two only ever act as a product."""
+_RATE = "rate_tflops"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One tunable number."""
+
+    address: str
+    prior: float
+    spread: float
+    """Standard deviation of log(value) before any measurement."""
+    grade: str
+    source: str
+
+
+def relevant_parameters(hardware: Hardware, datasets: Sequence[Dataset]) -> list[Parameter]:
+    """Parameters whose tables price any of these deployments, in order of address.
+
+    Values of 0 cannot be fitted on a logarithmic scale and are left out: they stay 0.
+    """
+    used = {id(table) for data in datasets for table in _tables(prepared(hardware, data))}
+    known = hardware.parameters()
+    return [
+        Parameter(address, value, PRIOR_SPREAD[table.grade], table.grade, table.source)
+        for address, (value, table) in sorted(known.items())
+        if value > 0 and _fits(address, table) and id(table) in used
+    ]
+
+
+def prepared(hardware: Hardware, data: Dataset) -> Prepared:
+    """The deployment of a dataset on this hardware."""
+    return prepare(data.deployment, hardware, data.max_sequence_tokens, data.sigma)
+
+
+def _fits(address: str, table: Provenance) -> bool:
+    field = address.rsplit("/", 1)[-1]
+    if field == _RATE:
+        return not hasattr(table, "serving_rate_fraction")
+    return field in FITTABLE
+
+
+def _tables(found: Prepared) -> list[Provenance]:
+    """Tables that a prepared deployment's steps rest on: kernels, small kernels, host, fabric."""
+    hardware = found.hardware
+    device = found.deployment.device
+    tables: list[Provenance] = [pick.table for pick in found.kernels.picks]
+    tables += [hardware.kernel_set(device).small, found.engine.host]
+    if found.deployment.placement.tp > 1:
+        cluster = found.deployment.cluster
+        for fabric in {cluster.intra_fabric, cluster.inter_fabric}:
+            link = hardware.fabrics[fabric]
+            figures = (link.serving_extra_us, link.eager_floor_us)
+            tables += [*link.all_reduce, *(f for f in figures if f is not None)]
+    return tables

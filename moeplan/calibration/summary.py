@@ -1,0 +1,90 @@
+"""What a fit says about each parameter, and how well steps are priced before and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from moeplan.calibration.observations import Dataset
+from moeplan.calibration.parameters import prepared
+from moeplan.hardware_specs.schema import Hardware
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FittedParameter(_Frozen):
+    """A parameter before and after. Spreads are standard deviations of log(value)."""
+
+    address: str
+    prior: float
+    prior_spread: float
+    prior_source: str
+    value: float
+    spread: float
+    determined: bool
+    """False: the runs say too little about it; `value` is the prior."""
+
+
+class RunSummary(_Frozen):
+    """Errors of the steps of one run: |predicted / measured - 1| and the mean signed one."""
+
+    run: str
+    steps: int
+    cells: int
+    """Groups of like steps; the statistics are over these."""
+    median_error: float
+    p90_error: float
+    bias: float
+
+
+class Summary(_Frozen):
+    """Errors of steps by run and over all runs."""
+
+    cells: int
+    median_error: float | None
+    p90_error: float | None
+    bias: float | None
+    runs: list[RunSummary]
+
+
+def summarise(hardware: Hardware, datasets: Sequence[Dataset], *, held_out: bool) -> Summary:
+    """Price the fitted or the held-out steps and compare them with the measured ones."""
+    errors: list[float] = []
+    runs: dict[str, tuple[int, list[float]]] = {}
+    for data in datasets:
+        chosen = data.held_out if held_out else data.fitted
+        if not chosen:
+            continue
+        timer = prepared(hardware, data).timer
+        for observation in chosen:
+            error = timer.step_seconds(observation.batch) / observation.seconds - 1
+            steps, own = runs.get(observation.run, (0, []))
+            runs[observation.run] = (steps + observation.steps, [*own, error])
+            errors.append(error)
+    return Summary(
+        cells=len(errors),
+        median_error=_quantile(errors, 0.5),
+        p90_error=_quantile(errors, 0.9),
+        bias=float(np.mean(errors)) if errors else None,
+        runs=[_run_summary(name, steps, own) for name, (steps, own) in sorted(runs.items())],
+    )
+
+
+def _run_summary(name: str, steps: int, errors: list[float]) -> RunSummary:
+    size = np.abs(errors)
+    return RunSummary(
+        run=name,
+        steps=steps,
+        cells=len(errors),
+        median_error=float(np.median(size)),
+        p90_error=float(np.quantile(size, 0.9)),
+        bias=float(np.mean(errors)),
+    )
+
+
+def _quantile(errors: list[float], share: float) -> float | None:
+    return float(np.quantile(np.abs(errors), share)) if errors else None

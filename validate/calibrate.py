@@ -1,0 +1,107 @@
+"""From stored runs to a calibration: recorded steps of fitted runs, held-out ones only compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from moeplan.calibration.file import Calibration, calibration_of
+from moeplan.calibration.fit import fit_steps
+from moeplan.calibration.observations import Dataset, StepObservation, group_steps
+from moeplan.errors import InputError
+from moeplan.hardware_specs.schema import Hardware
+from moeplan.simulation.workload import ROUTING_SIGMA
+from moeplan.validate.measured import MeasuredRun
+from moeplan.validate.plan import Plan
+from moeplan.validate.predict import build_deployment, prepared_of, resolved_scenario
+from moeplan.validate.probe import StepTrace
+
+
+def calibrate(runs: Sequence[MeasuredRun], plan_folder: Path, hardware: Hardware) -> Calibration:
+    """Fit step times, then the time to first token that lies outside of steps.
+
+    Raises `InputError` where no run has recorded steps.
+    """
+    by_setup: dict[str, list[MeasuredRun]] = {}
+    for run in runs:
+        by_setup.setdefault(_setup(run.plan), []).append(run)
+    datasets = [_dataset(group, plan_folder, hardware) for group in by_setup.values()]
+    datasets = [data for data in datasets if data.observations]
+    if not datasets:
+        raise InputError("none of these runs recorded its steps; run a plan with the probe on")
+    fit = fit_steps(hardware, datasets)
+    fitted = [run for run in runs if run.run.role == "fit" and run.traces]
+    return calibration_of(
+        fit,
+        setups=sorted(by_setup),
+        sources=sorted(run.folder.key for run in fitted),
+        front_end=_front_end(fitted, plan_folder, hardware),
+    )
+
+
+def _setup(plan: Plan) -> str:
+    """A deployment in one line."""
+    return ", ".join(f"{name} {value}" for name, value in sorted(plan.deployment.items()))
+
+
+def _dataset(runs: Sequence[MeasuredRun], folder: Path, hardware: Hardware) -> Dataset:
+    plan = runs[0].plan
+    prepared = [prepared_of(run.plan, folder, hardware) for run in runs]
+    observations = [o for run in runs for o in observed_steps(run)]
+    return Dataset(
+        deployment=build_deployment(resolved_scenario(plan.scenario, folder), hardware),
+        max_sequence_tokens=max(p.engine.max_model_len for p in prepared),
+        sigma=ROUTING_SIGMA[plan.routing],
+        observations=tuple(observations),
+    )
+
+
+def observed_steps(run: MeasuredRun) -> list[StepObservation]:
+    """Steps of a run's clean repeats, like ones gathered."""
+    batches, seconds = [], []
+    for trace in run.traces:
+        batches += [trace.batch(step) for step in range(len(trace))]
+        seconds += trace.seconds().tolist()
+    return group_steps(batches, seconds, run=run.key, held_out=run.run.role == "held-out")
+
+
+def _front_end(runs: Sequence[MeasuredRun], folder: Path, hardware: Hardware) -> dict[str, float]:
+    """Median time to first token outside of the engine core, as the host's `ttft_us`."""
+    outside = [s for run in runs for s in time_outside_core(run)]
+    if not outside:
+        return {}
+    host = prepared_of(runs[0].plan, folder, hardware).engine.host
+    known = hardware.parameters()
+    address = next(a for a, (_, table) in known.items() if table is host and a.endswith("/ttft_us"))
+    return {address: float(np.median(outside)) * 1e6}
+
+
+def time_outside_core(run: MeasuredRun) -> list[float]:
+    """Client's time to first token minus the core's, in seconds, one value a request.
+
+    What HTTP, tokenising, the hop to the engine core and the streamed answer take. Requests of the
+    client and of the core meet by the benchmark's index in the request's id.
+    """
+    found: list[float] = []
+    for repeat, trace in zip(run.repeats, run.traces, strict=False):
+        ttfts = repeat["result"].get("ttfts", [])
+        for number, core in core_first_token_s(trace).items():
+            index = trace.requests[number].bench_index
+            if index is not None and index < len(ttfts) and ttfts[index] > core:
+                found.append(ttfts[index] - core)
+    return found
+
+
+def core_first_token_s(trace: StepTrace) -> dict[int, float]:
+    """Seconds from a request's arrival in the core to the result with its first token."""
+    arrived = {number: time for number, _, time in reversed(trace.arrivals)}
+    first: dict[int, float] = {}
+    for step in range(len(trace)):
+        result = int(trace.result_ns[step])
+        for number, _, computed in trace.rows(step):
+            done = computed >= trace.requests[number].prompt_tokens
+            if done and result and number not in first and number in arrived:
+                first[number] = (result - arrived[number]) * 1e-9
+    return first
