@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from moeplan.hardware_specs.provenance import Figure, NonNegative, Provenance, Strict
+from moeplan.hardware_specs.provenance import NonNegative, Provenance, Strict
 
 
 class BatchDefault(Strict):
@@ -40,12 +40,6 @@ class HostOverride(Provenance):
     ttft_us: NonNegative | None = None
 
 
-class PrefillRate(Figure):
-    """Share of a device's prefill rates that these engine versions reach (1 unless listed)."""
-
-    devices: list[str]
-
-
 class EngineProfile(Strict):
     """Defaults and host costs of one engine over a range of versions."""
 
@@ -67,7 +61,6 @@ class EngineProfile(Strict):
     """Compute capability → largest captured graph where it is not `cuda_graph_max_tokens`."""
     host: HostOverhead
     host_overrides: list[HostOverride] = Field(default_factory=list)
-    prefill_rates: list[PrefillRate] = Field(default_factory=list)
     source: str
 
     def cuda_graph_tokens_on(self, compute_capability: str) -> int:
@@ -82,7 +75,3 @@ class EngineProfile(Strict):
                 own = override.model_dump(exclude={"devices"}, exclude_none=True)
                 return self.host.model_copy(update=own)
         return self.host
-
-    def prefill_rate_on(self, device_id: str) -> float:
-        """Factor on every prefill rate of the device's kernels under these engine versions."""
-        return next((r.value for r in self.prefill_rates if device_id in r.devices), 1.0)

@@ -19,7 +19,6 @@ from moeplan.hardware_specs.schema import (
     Figure,
     Hardware,
     HostOverride,
-    PrefillRate,
     Price,
     Provenance,
 )
@@ -90,7 +89,7 @@ def _key(item: BaseModel) -> str:
             return f"{item.engine}-{item.min_version}"
         case Price():
             return f"{item.device}/{item.kind}"
-        case HostOverride() | PrefillRate():
+        case HostOverride():
             return "+".join(item.devices)
         case _:
             return item.family

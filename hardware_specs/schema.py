@@ -16,7 +16,6 @@ from moeplan.hardware_specs.engine_profile import (
     EngineProfile,
     HostOverhead,
     HostOverride,
-    PrefillRate,
 )
 from moeplan.hardware_specs.provenance import (
     Curve,
@@ -53,7 +52,6 @@ __all__ = [
     "NonNegative",
     "Positive",
     "Power",
-    "PrefillRate",
     "Price",
     "Provenance",
     "RecurrentKernel",

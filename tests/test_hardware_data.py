@@ -216,13 +216,11 @@ def test_gb10_moved_to_the_small_tier_in_vllm_033():
     assert profiles["0.33"].cuda_graph_tokens_on("9.0") == 512
 
 
-def test_host_times_and_prefill_rates_depend_on_the_device_where_measured():
+def test_host_times_depend_on_the_device_where_measured():
     profiles = {p.min_version: p for p in HARDWARE.engines if p.engine == "vllm"}
-    new, old = profiles["0.33"], profiles["0.10"]
+    new = profiles["0.33"]
     assert new.host_on("gb10").ttft_us > new.host_on("h200").ttft_us
     assert new.host_on("gb10").step_us == new.host.step_us
-    assert old.prefill_rate_on("h100_sxm") < 1
-    assert old.prefill_rate_on("a100_80g_sxm") == new.prefill_rate_on("h100_sxm") == 1
 
 
 def test_prices_belong_to_devices_and_carry_a_source():

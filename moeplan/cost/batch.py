@@ -46,3 +46,9 @@ class StepTimer(Protocol):
         `contexts` are the cached tokens of each sequence before the first of them; each step adds
         one token to every sequence.
         """
+
+    def decode_stage_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
+        """`stage_seconds` of each of the next `steps` pure decode steps, shape (stages, steps).
+
+        Asked for only where `stages` exceeds 1; contexts as in `decode_seconds`.
+        """

@@ -50,8 +50,6 @@ class ResolvedEngine:
     cuda_graph_sizes: tuple[int, ...]
     """Token counts with a captured graph, rising; empty without graphs."""
     host: HostOverhead
-    prefill_rate: float
-    """Share of the device's prefill rates that this engine version reaches."""
     reasons: MappingProxyType[str, str]
 
     def padded_tokens(self, tokens: int) -> int:
@@ -106,7 +104,6 @@ def resolve_engine(
         max_in_flight_tokens=tokens * (batches if vllm_has(settings, IN_FLIGHT_BATCHES) else 1),
         cuda_graph_sizes=_graph_sizes(settings, profile, device, tokens, seqs, reasons),
         host=profile.host_on(device.id),
-        prefill_rate=profile.prefill_rate_on(device.id),
         reasons=MappingProxyType(reasons),
     )
 

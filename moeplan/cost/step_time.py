@@ -38,107 +38,17 @@ _DENSE_TABLE = 1024
 _COARSE_STRIDE = 64
 
 
-@dataclass(frozen=True, slots=True)
-class _DecodeAttention:
-    """count × max(floor, t0 + slope × summed context)."""
-
-    count: float
-    floor: float
-    t0: float
-    slope: float
-    cap: int | None
-
-    @classmethod
-    def of(cls, op: DecodeAttentionOperator) -> _DecodeAttention:
-        rate = op.table.rate_tflops
-        slope = soft_maximum(
-            op.bytes_per_context_token / (op.table.bandwidth_tb_per_s * TERA),
-            op.flops_per_context_token / (rate * TERA) if rate else 0.0,
-        )
-        floor, t0 = op.table.floor_us * MICRO, op.table.t0_us * MICRO
-        return cls(op.count, floor, t0, float(slope), op.cap)
-
-    def seconds(self, contexts: Sequence[int]) -> float:
-        cap = self.cap
-        if cap is None:  # the query attends to its own token too
-            total = sum(contexts) + len(contexts)
-        else:
-            total = sum(c + 1 if c < cap else cap for c in contexts)
-        return self.count * max(self.floor, self.t0 + self.slope * total)
-
-    def run_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
-        ahead = np.arange(1, steps + 1)
-        if self.cap is None:
-            total = contexts.sum() + len(contexts) * ahead
-        elif contexts.min() + 1 >= self.cap:
-            total = np.full(steps, float(len(contexts) * self.cap))
-        else:
-            total = _windowed_sums(np.sort(contexts), self.cap, steps)
-        return self.count * np.maximum(self.floor, self.t0 + self.slope * total)
-
-
-def _windowed_sums(contexts: np.ndarray, cap: int, steps: int) -> np.ndarray:
-    """Σ min(context + j, cap) for j = 1..steps; `contexts` sorted."""
-    ahead = np.arange(1, steps + 1)
-    growing = np.searchsorted(contexts, cap - ahead, side="left")
-    prefix = np.concatenate([[0], np.cumsum(contexts)])
-    return prefix[growing] + growing * ahead + (len(contexts) - growing) * float(cap)
-
-
-@dataclass(frozen=True, slots=True)
-class _PrefillAttention:
-    count: float
-    floor: float
-    flops: float
-    window: int | None
-    log_length: list[float]
-    log_rate: list[float]
-
-    @classmethod
-    def of(cls, op: PrefillAttentionOperator) -> _PrefillAttention:
-        table = op.table
-        scale = TERA * table.serving_rate_fraction * (0.5 if op.window else 1.0)
-        return cls(
-            op.count,
-            op.floor_us * MICRO,
-            op.flops_per_context_token,
-            op.window,
-            [math.log(x) for x, _ in table.tflops_by_context],
-            [math.log(y * scale) for _, y in table.tflops_by_context],
-        )
-
-    def seconds(self, chunks: Sequence[tuple[int, int]]) -> float:
-        work = sum(self._pairs(new, before) / self._rate(before + new) for new, before in chunks)
-        return self.count * (self.floor + self.flops * work)
-
-    def _pairs(self, new: int, before: int) -> float:
-        if self.window is None:
-            return new * (before + (new + 1) / 2)
-        return float(attended_tokens(new, before, self.window))
-
-    def _rate(self, length: int) -> float:
-        x, xs, ys = math.log(max(length, 1)), self.log_length, self.log_rate
-        if x <= xs[0]:
-            return math.exp(ys[0])
-        if x >= xs[-1]:
-            return math.exp(ys[-1])
-        i = bisect_right(xs, x)
-        share = (x - xs[i - 1]) / (xs[i] - xs[i - 1])
-        return math.exp(ys[i - 1] + share * (ys[i] - ys[i - 1]))
-
-
 class _StageTimer:
     """GPU seconds of one pipeline stage."""
 
     def __init__(self, stage: Stage, small: SmallKernels, engine: ResolvedEngine):
-        self._decode_attention = [_DecodeAttention.of(op) for op in stage.decode_attention]
-        self._prefill_attention = [_PrefillAttention.of(op) for op in stage.prefill_attention]
+        self._decode_attention = [DecodeAttentionTime.of(op) for op in stage.decode_attention]
+        self._prefill_attention = [PrefillAttentionTime.of(op) for op in stage.prefill_attention]
         layers = stage.layer_equivalents * MICRO
         self._small = layers * small.decode_us_per_layer
         self._prefill_extra = layers * small.prefill_us_per_layer
         self._launch_floor = layers * small.eager_us_per_layer
         self._eager = engine.enforce_eager
-        self._prefill_rate = engine.prefill_rate
         by_tokens, by_rows, self._recurrent = _split(stage.token)
         budget = engine.max_num_batched_tokens
         self._tokens = _token_table(by_tokens, max(budget, engine.max_num_seqs), engine)
@@ -165,11 +75,10 @@ class _StageTimer:
             total = self._decode[decodes] + attention
             return max(total, self._launch_floor) if self._eager else total
         prefill = sum(new for new, _ in chunks)
-        # Early releases ran prefill slower than the kernels measured alone.
         work = self._tokens[decodes + prefill]
         work += sum(a.seconds(chunks) for a in self._prefill_attention)
         total = (
-            work / self._prefill_rate
+            work
             + self._rows[min(batch.sampled_rows, len(self._rows) - 1)]
             + self._recurrent_seconds(decodes, prefill)
             + attention
@@ -258,9 +167,13 @@ class StepTimeModel:
 
     def decode_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
         """Seconds of each of the next `steps` pure decode steps, shape (steps,)."""
+        return self.decode_stage_seconds(contexts, steps).sum(axis=0)
+
+    def decode_stage_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
+        """Seconds at each stage of each of those steps, shape (stages, steps)."""
         sequences = len(contexts)
         gpu = [stage.decode_seconds(contexts, steps) for stage in self._stages]
         host = self._host[0] + self._host[1] * sequences
         gpu[0] = np.maximum(gpu[0], host) if self._async else gpu[0] + host
         gpu[-1] = np.maximum(gpu[-1], self._stream * sequences)
-        return np.sum(gpu, axis=0)
+        return np.array(gpu)

@@ -1,0 +1,112 @@
+"""Seconds of attention in one pipeline stage, as fast to ask as a simulation needs it.
+
+Decode attention is linear in the summed context above its floor; prefill attention is arithmetic at
+a rate that depends on the length.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moeplan.cost.operators import (
+    MICRO,
+    TERA,
+    DecodeAttentionOperator,
+    PrefillAttentionOperator,
+    attended_tokens,
+    soft_maximum,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeAttentionTime:
+    """count × max(floor, t0 + slope × summed context)."""
+
+    count: float
+    floor: float
+    t0: float
+    slope: float
+    cap: int | None
+
+    @classmethod
+    def of(cls, op: DecodeAttentionOperator) -> DecodeAttentionTime:
+        rate = op.table.rate_tflops
+        slope = soft_maximum(
+            op.bytes_per_context_token / (op.table.bandwidth_tb_per_s * TERA),
+            op.flops_per_context_token / (rate * TERA) if rate else 0.0,
+        )
+        floor, t0 = op.table.floor_us * MICRO, op.table.t0_us * MICRO
+        return cls(op.count, floor, t0, float(slope), op.cap)
+
+    def seconds(self, contexts: Sequence[int]) -> float:
+        cap = self.cap
+        if cap is None:  # the query attends to its own token too
+            total = sum(contexts) + len(contexts)
+        else:
+            total = sum(c + 1 if c < cap else cap for c in contexts)
+        return self.count * max(self.floor, self.t0 + self.slope * total)
+
+    def run_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
+        ahead = np.arange(1, steps + 1)
+        if self.cap is None:
+            total = contexts.sum() + len(contexts) * ahead
+        elif contexts.min() + 1 >= self.cap:
+            total = np.full(steps, float(len(contexts) * self.cap))
+        else:
+            total = _windowed_sums(np.sort(contexts), self.cap, steps)
+        return self.count * np.maximum(self.floor, self.t0 + self.slope * total)
+
+
+def _windowed_sums(contexts: np.ndarray, cap: int, steps: int) -> np.ndarray:
+    """Σ min(context + j, cap) for j = 1..steps; `contexts` sorted."""
+    ahead = np.arange(1, steps + 1)
+    growing = np.searchsorted(contexts, cap - ahead, side="left")
+    prefix = np.concatenate([[0], np.cumsum(contexts)])
+    return prefix[growing] + growing * ahead + (len(contexts) - growing) * float(cap)
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillAttentionTime:
+    count: float
+    floor: float
+    flops: float
+    window: int | None
+    log_length: list[float]
+    log_rate: list[float]
+
+    @classmethod
+    def of(cls, op: PrefillAttentionOperator) -> PrefillAttentionTime:
+        table = op.table
+        scale = TERA * table.serving_rate_fraction * (0.5 if op.window else 1.0)
+        return cls(
+            op.count,
+            op.floor_us * MICRO,
+            op.flops_per_context_token,
+            op.window,
+            [math.log(x) for x, _ in table.tflops_by_context],
+            [math.log(y * scale) for _, y in table.tflops_by_context],
+        )
+
+    def seconds(self, chunks: Sequence[tuple[int, int]]) -> float:
+        work = sum(self._pairs(new, before) / self._rate(before + new) for new, before in chunks)
+        return self.count * (self.floor + self.flops * work)
+
+    def _pairs(self, new: int, before: int) -> float:
+        if self.window is None:
+            return new * (before + (new + 1) / 2)
+        return float(attended_tokens(new, before, self.window))
+
+    def _rate(self, length: int) -> float:
+        x, xs, ys = math.log(max(length, 1)), self.log_length, self.log_rate
+        if x <= xs[0]:
+            return math.exp(ys[0])
+        if x >= xs[-1]:
+            return math.exp(ys[-1])
+        i = bisect_right(xs, x)
+        share = (x - xs[i - 1]) / (xs[i] - xs[i - 1])
+        return math.exp(ys[i - 1] + share * (ys[i] - ys[i - 1]))
