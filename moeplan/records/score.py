@@ -81,15 +81,29 @@ def score_record(record: RunRecord, hardware: Hardware, predict: Predict) -> Rec
 
 def _like_together(records: Sequence[RunRecord], hardware: Hardware) -> list[int]:
     """Indices such that records of one deployment follow each other and share its tables."""
-    return sorted(range(len(records)), key=lambda index: _key(records[index], hardware))
+    return [index for group in _groups(records, hardware) for index in group]
 
 
-def _key(record: RunRecord, hardware: Hardware) -> str:
+def _groups(records: Sequence[RunRecord], hardware: Hardware) -> list[list[int]]:
+    """Indices by deployment, the work of the groups falling: the long ones must not come last."""
+    groups: dict[str, list[int]] = {}
+    work: dict[str, float] = {}
+    for index, record in enumerate(records):
+        key, tokens = _key_and_work(record, hardware)
+        groups.setdefault(key, []).append(index)
+        work[key] = work.get(key, 0.0) + tokens
+    return [groups[key] for key in sorted(groups, key=lambda key: -work[key])]
+
+
+def _key_and_work(record: RunRecord, hardware: Hardware) -> tuple[str, float]:
+    """What a record shares with others, and output tokens × pipeline stages, which cost time."""
     try:
         setup = deployment_of(record, hardware)
     except MoeplanError:
-        return ""
-    return f"{deployment_key(setup.deployment)}|{setup.workload.longest_tokens}"
+        return "", 0.0
+    workload, placement = setup.workload, setup.deployment.placement
+    key = f"{deployment_key(setup.deployment)}|{workload.longest_tokens}"
+    return key, float(workload.size * workload.output_tokens * placement.pp)
 
 
 _worker: dict[str, object] = {}
@@ -125,6 +139,7 @@ def _score_in_processes(
 def _tasks(
     records: Sequence[RunRecord], hardware: Hardware
 ) -> Iterator[list[tuple[int, RunRecord]]]:
-    order = _like_together(records, hardware)
-    for start in range(0, len(order), _RECORDS_A_TASK):
-        yield [(index, records[index]) for index in order[start : start + _RECORDS_A_TASK]]
+    """Pieces of work for a process, the longest first."""
+    for group in _groups(records, hardware):
+        for start in range(0, len(group), _RECORDS_A_TASK):
+            yield [(index, records[index]) for index in group[start : start + _RECORDS_A_TASK]]
