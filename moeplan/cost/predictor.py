@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from moeplan.cost.engine import ResolvedEngine, resolve_engine
@@ -14,11 +14,57 @@ from moeplan.cost.routing import SKEW_PRESETS
 from moeplan.cost.stages import Stage, build_stages
 from moeplan.cost.step_time import StepTimeModel
 from moeplan.deployment import Deployment
+from moeplan.errors import DeploymentError, DoesNotFitError
 from moeplan.estimate import Basis
 from moeplan.hardware_specs import Hardware
 
 KV_ELEMENT_BYTES = {"bf16": 2.0, "fp8": 1.0}
 _WEAK_GRADES = ("estimate", "general knowledge", "nominal")
+_LEAST_TABLE = 8192
+"""Step tables reach at least this many tokens, then powers of two, so that budgets share them."""
+
+
+class StepTables:
+    """Operators and step times of one cut of a model, made on first use.
+
+    Deployments share them that differ in replicas, token budget or sequence limit only.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        hardware: Hardware,
+        engine: ResolvedEngine,
+        kernels: KernelChoice,
+        sigma: float,
+    ):
+        self._deployment = deployment
+        self._hardware = hardware
+        self._cut = Cut(
+            architecture=deployment.architecture,
+            checkpoint=deployment.checkpoint,
+            kernels=kernels,
+            tp=deployment.placement.tp,
+            expert_ranks=deployment.placement.tp if deployment.placement.ep else 1,
+            sigma=sigma,
+            kv_bytes=KV_ELEMENT_BYTES[engine.kv_format],
+        )
+        self._timers: dict[tuple, StepTimeModel] = {}
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """Operators of each pipeline stage."""
+        return build_stages(self._deployment, self._hardware, self._cut)
+
+    def timer(self, engine: ResolvedEngine) -> StepTimeModel:
+        """Step times under these engine settings."""
+        most = max(engine.max_num_batched_tokens, engine.max_num_seqs, _LEAST_TABLE)
+        top = 1 << (most - 1).bit_length()
+        key = (top, engine.max_num_seqs, engine.cuda_graph_sizes)
+        if key not in self._timers:
+            small = self._hardware.kernel_set(self._deployment.device).small
+            self._timers[key] = StepTimeModel(self.stages, small, engine, top)
+        return self._timers[key]
 
 
 @dataclass(frozen=True)
@@ -30,33 +76,22 @@ class Prepared:
     engine: ResolvedEngine
     kernels: KernelChoice
     memory: MemoryMap
-    sigma: float
+    tables: StepTables
 
     @property
     def kv(self) -> KVCacheSpec:
         """The pool of blocks of one replica."""
         return self.memory.kv
 
-    @cached_property
+    @property
     def stages(self) -> tuple[Stage, ...]:
         """Operators of each pipeline stage."""
-        placement = self.deployment.placement
-        cut = Cut(
-            architecture=self.deployment.architecture,
-            checkpoint=self.deployment.checkpoint,
-            kernels=self.kernels,
-            tp=placement.tp,
-            expert_ranks=placement.tp if placement.ep else 1,
-            sigma=self.sigma,
-            kv_bytes=KV_ELEMENT_BYTES[self.engine.kv_format],
-        )
-        return build_stages(self.deployment, self.hardware, cut)
+        return self.tables.stages
 
-    @cached_property
+    @property
     def timer(self) -> StepTimeModel:
         """Step times of one replica."""
-        small = self.hardware.kernel_set(self.deployment.device).small
-        return StepTimeModel(self.stages, small, self.engine)
+        return self.tables.timer(self.engine)
 
     @property
     def basis(self) -> Basis:
@@ -79,7 +114,58 @@ def prepare(
 
     Raises `DeploymentError` where the engine would refuse, `DoesNotFitError` where memory ends.
     """
-    engine = resolve_engine(deployment, hardware, max_sequence_tokens)
-    kernels = choose_kernels(deployment, hardware, engine)
-    memory = memory_map(deployment, hardware, engine)
-    return Prepared(deployment, hardware, engine, kernels, memory, sigma)
+    return Preparer(hardware, max_sequence_tokens, sigma).prepare(deployment)
+
+
+class Preparer:
+    """`prepare` for many deployments of one model on one cluster: what is common is made once."""
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        max_sequence_tokens: int,
+        sigma: float = SKEW_PRESETS["default"],
+    ):
+        self._hardware = hardware
+        self._longest = max_sequence_tokens
+        self._sigma = sigma
+        self._engines: dict[tuple, Prepared | DeploymentError | DoesNotFitError] = {}
+        self._tables: dict[tuple, StepTables] = {}
+
+    def prepare(self, deployment: Deployment) -> Prepared:
+        """See the function of that name."""
+        key = (*_cut_key(deployment), repr(deployment.engine))
+        if key not in self._engines:
+            try:
+                self._engines[key] = self._one_engine(deployment)
+            except (DeploymentError, DoesNotFitError) as error:
+                self._engines[key] = error
+        found = self._engines[key]
+        if isinstance(found, Exception):
+            raise found
+        return replace(found, deployment=deployment)
+
+    def _one_engine(self, deployment: Deployment) -> Prepared:
+        hardware = self._hardware
+        engine = resolve_engine(deployment, hardware, self._longest)
+        kernels = choose_kernels(deployment, hardware, engine)
+        memory = memory_map(deployment, hardware, engine)
+        tables = self._shared_tables(deployment, engine, kernels)
+        return Prepared(deployment, hardware, engine, kernels, memory, tables)
+
+    def _shared_tables(
+        self, deployment: Deployment, engine: ResolvedEngine, kernels: KernelChoice
+    ) -> StepTables:
+        common = replace(deployment.engine, max_num_batched_tokens=None, max_num_seqs=None)
+        key = (*_cut_key(deployment), engine.kv_format, repr(common))
+        if key not in self._tables:
+            self._tables[key] = StepTables(
+                deployment, self._hardware, engine, kernels, self._sigma
+            )
+        return self._tables[key]
+
+
+def _cut_key(deployment: Deployment) -> tuple:
+    """What tells the replicas of one deployment from those of another, settings aside."""
+    checkpoint = deployment.checkpoint
+    return checkpoint.name, checkpoint.repo, replace(deployment.placement, replicas=1)

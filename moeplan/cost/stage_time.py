@@ -1,0 +1,126 @@
+"""`StageTimer`: GPU seconds that one pipeline stage spends on a step.
+
+Token-dependent operators are tabulated once; attention is linear in the summed context, so that a
+stretch of decode steps is priced in one vectorised call.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moeplan.cost.attention_time import DecodeAttentionTime, PrefillAttentionTime
+from moeplan.cost.batch import StepBatch
+from moeplan.cost.engine import ResolvedEngine
+from moeplan.cost.operators import MICRO, TERA, Array, LinearOperator, Load, RecurrentOperator
+from moeplan.cost.stages import Stage
+from moeplan.hardware_specs.schema import SmallKernels
+
+_DENSE_TABLE = 1024
+_COARSE_STRIDE = 64
+
+
+class StageTimer:
+    """GPU seconds of one pipeline stage."""
+
+    def __init__(self, stage: Stage, small: SmallKernels, engine: ResolvedEngine, most_tokens: int):
+        self._decode_attention = [DecodeAttentionTime.of(op) for op in stage.decode_attention]
+        self._prefill_attention = [PrefillAttentionTime.of(op) for op in stage.prefill_attention]
+        layers = stage.layer_equivalents * MICRO
+        self._small = layers * small.decode_us_per_layer
+        self._prefill_extra = layers * small.prefill_us_per_layer
+        self._launch_floor = layers * small.eager_us_per_layer
+        self._eager = engine.enforce_eager
+        by_tokens, by_rows, self._recurrent = _split(stage.token)
+        self._tokens = _token_table(by_tokens, most_tokens, engine)
+        self._rows = _row_table(by_rows, engine.max_num_seqs)
+        self._decode = self._decode_table(engine.max_num_seqs)
+
+    def _decode_table(self, max_num_seqs: int) -> list[float]:
+        batches = np.arange(max_num_seqs + 1)
+        total = np.array(self._tokens[: max_num_seqs + 1]) + np.array(self._rows)
+        return (total + self._recurrent_seconds(batches, 0) + self._small).tolist()
+
+    def _recurrent_seconds(self, decodes: Array, prefill: Array) -> Array:
+        return sum(
+            floor + per_sequence * decodes + per_token * prefill
+            for floor, per_sequence, per_token in self._recurrent
+        )
+
+    def seconds(self, batch: StepBatch) -> float:
+        """GPU time of a step of any composition."""
+        contexts, chunks = batch.decode_contexts, batch.prefill_chunks
+        decodes = len(contexts)
+        attention = sum(a.seconds(contexts) for a in self._decode_attention) if decodes else 0.0
+        if not chunks:
+            total = self._decode[decodes] + attention
+            return max(total, self._launch_floor) if self._eager else total
+        prefill = sum(new for new, _ in chunks)
+        work = self._tokens[decodes + prefill]
+        work += sum(a.seconds(chunks) for a in self._prefill_attention)
+        total = (
+            work
+            + self._rows[min(batch.sampled_rows, len(self._rows) - 1)]
+            + self._recurrent_seconds(decodes, prefill)
+            + attention
+            + self._small
+            + self._prefill_extra
+        )
+        return max(total, self._launch_floor)
+
+    def decode_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
+        """GPU time of each of the next pure decode steps."""
+        total = np.full(steps, self._decode[len(contexts)])
+        for attention in self._decode_attention:
+            total += attention.run_seconds(contexts, steps)
+        return np.maximum(total, self._launch_floor) if self._eager else total
+
+
+def _split(operators: tuple) -> tuple[list, list, list[tuple[float, float, float]]]:
+    """Operators by what they depend on: all tokens, sampled rows, or decodes and prefill apart."""
+    by_rows = [op for op in operators if isinstance(op, LinearOperator) and op.per_row]
+    recurrent = [op for op in operators if isinstance(op, RecurrentOperator)]
+    rest = [op for op in operators if op not in by_rows and op not in recurrent]
+    return rest, by_rows, [_recurrent_line(op) for op in recurrent]
+
+
+def _recurrent_line(op: RecurrentOperator) -> tuple[float, float, float]:
+    """(floor, seconds a decoding sequence, seconds a prefill token) of all executions."""
+    table = op.table
+    return (
+        op.count * table.floor_us * MICRO,
+        op.count * 2 * op.state_bytes / (table.bandwidth_tb_per_s * TERA),
+        op.count * 2 * op.flops_per_token / (table.rate_tflops * TERA),
+    )
+
+
+def _token_table(operators: list, top: int, engine: ResolvedEngine) -> list[float]:
+    """Seconds of the token-dependent operators for 0..top tokens.
+
+    Exact up to 1,024 tokens (every graph size among them), linear between every 64th above.
+    """
+    tokens = np.unique(
+        np.concatenate(
+            [np.arange(min(top, _DENSE_TABLE) + 1), np.arange(0, top, _COARSE_STRIDE), [top]]
+        )
+    )
+    padded = _padded(tokens, engine.cuda_graph_sizes)
+    load = Load(tokens.astype(float), padded.astype(float), 0.0, 0.0, 0.0)
+    total = np.zeros(len(tokens))
+    for op in operators:
+        total += op.count * op.cost(load).seconds
+    return np.interp(np.arange(top + 1), tokens, total).tolist()
+
+
+def _padded(tokens: np.ndarray, graph_sizes: tuple[int, ...]) -> np.ndarray:
+    """`ResolvedEngine.padded_tokens` of many batches."""
+    sizes = np.array(graph_sizes, dtype=tokens.dtype)
+    place = np.searchsorted(sizes, tokens)
+    return np.where(place < len(sizes), np.append(sizes, 0)[place], tokens)
+
+
+def _row_table(operators: list, top: int) -> list[float]:
+    rows = np.arange(top + 1, dtype=float)
+    total = np.zeros(top + 1)
+    for op in operators:
+        total += op.count * op.cost(Load(rows, rows, 0.0, 0.0, rows)).seconds
+    return total.tolist()
