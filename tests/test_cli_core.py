@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from moeplan.cli import app, render
 from moeplan.cli.boundary import ErrorBoundary
-from moeplan.cli.lazy import COMMANDS
+from moeplan.cli.lazy import GUESTS
+from moeplan.cli.lazy import listing as listed_commands
 from moeplan.cli.traffic import TrafficOptions, build_workloads
 from moeplan.errors import DoesNotFitError, InputError
 from moeplan.estimate import Estimate
@@ -86,11 +87,26 @@ def test_usage_errors_are_one_line_too(arguments, hint):
 def test_help_lists_every_command_with_its_own_first_line():
     listing = runner.invoke(app, ["--help"])
     assert listing.exit_code == 0
-    for name, line in COMMANDS.items():
-        assert f"\n  {name}" in listing.stdout
+    shown = " ".join(listing.stdout.split())
+    for name, line in listed_commands().items():
+        assert f"{name} {line}" in shown
         own = runner.invoke(app, [name, "--help"])
         assert own.exit_code == 0
-        assert own.stdout.splitlines()[2].strip() == line
+        assert line in " ".join(own.stdout.split())
+
+
+def test_a_guest_command_is_listed_where_it_is_installed(monkeypatch, tmp_path):
+    (tmp_path / "guest_of_moeplan.py").write_text(
+        "import typer\n\ndef guest() -> None:\n    print('hello')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(GUESTS, "guest", ("guest_of_moeplan", "Say hello."))
+    monkeypatch.setitem(GUESTS, "stranger", ("not_installed_anywhere", "Say nothing."))
+    listing = runner.invoke(app, ["--help"]).stdout
+    assert "Say hello." in listing
+    assert "stranger" not in listing
+    assert runner.invoke(app, ["guest"]).stdout == "hello\n"
+    assert runner.invoke(app, ["stranger"]).exit_code == 2
 
 
 def cpu_seconds(code: str) -> float:

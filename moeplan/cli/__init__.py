@@ -38,9 +38,8 @@ def root(
 
     For example:
 
-    moeplan recommend gpt-oss-120b --device h100_sxm --gpus 8 --input 8192 --output 1024
-    --concurrency 32 --ttft 2s
-
+    \b
+    moeplan recommend gpt-oss-120b --device h100_sxm --gpus 2 --concurrency 32 --ttft 2s
     moeplan fit mistral-large-2411 --checkpoint nvfp4 --device gb10 --max-model-len 32768
     """
 

@@ -114,7 +114,7 @@ def _show(data: dict[str, Any]) -> None:
     render.print_table(
         [*([num("stage")] if several else []), text("operator", keep=True), num("×"), num("MB"),
          num("GFLOP"), num("µs"), num("share"), text("bound", keep=True),
-         text("kernel family", keep=True), num("source")],
+         text("kernel family"), num("source")],
         [_row(share, total.value, several, sources) for share in data["operators"]]
         + [_other(stage, total.value, several) for stage in data["stages"]],
         "Operators on one GPU, all layers together",
