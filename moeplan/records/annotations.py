@@ -73,3 +73,17 @@ def known_settings(record: RunRecord) -> list[tuple[dict[str, Any], str]]:
         for row in _known()
         if any(fnmatchcase(record.id, pattern) for pattern in row["ids"])
     ]
+
+
+@lru_cache(maxsize=1)
+def _facts() -> list[dict[str, Any]]:
+    return _load("published_facts.json")
+
+
+def with_facts(record: RunRecord) -> RunRecord:
+    """The record with the figures that its source states elsewhere added to what it measured."""
+    found = [row["measured"] for row in _facts() if record.id in row["ids"]]
+    extra = {name: value for measured in found for name, value in measured.items()}
+    if not extra:
+        return record
+    return record.model_copy(update={"measured": {**record.measured, **extra}})

@@ -184,6 +184,7 @@ _RATES: dict[str, Callable[[_Run], float | None]] = {
     "prefill_tok_s": _prefill,
     "peak_output_tok_s": lambda run: metrics.peak_output_tok_s(run.outcome.result),
     "kv_cache_tokens": lambda run: run.outcome.kv_cache_tokens,
+    "kv_pool_gib": lambda run: run.outcome.kv_pool_gib,
     "weights_gib": lambda run: run.outcome.weights_gib,
 }
 _LATENCIES = {

@@ -30,6 +30,8 @@ class Outcome:
     result: SimulationResult
     kv_cache_tokens: float
     """Tokens in the KV pool of one engine."""
+    kv_pool_gib: float
+    """KV pool on one GPU."""
     weights_gib: float
     """Weights on one GPU."""
     basis: Basis
@@ -53,6 +55,7 @@ class CachingPredictor:
         return Outcome(
             result=predict_prepared(prepared, workload).result,
             kv_cache_tokens=float(prepared.memory.capacity.tokens),
+            kv_pool_gib=prepared.memory.kv_pool / GIB,
             weights_gib=prepared.memory.usage.parts["weights"] / GIB,
             basis=prepared.basis,
         )

@@ -31,7 +31,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "decode": ("decode_tok_s", "decode_tok_s_per_user"),
     "prefill": ("prefill_tok_s",),
     "peak": ("peak_output_tok_s",),
-    "kv_cache": ("kv_cache_tokens",),
+    "kv_cache": ("kv_cache_tokens", "kv_pool_gib"),
     "weights": ("weights_gib",),
 }
 """Metrics of one kind; a record counts once a family, by the first of these that it has."""
