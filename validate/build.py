@@ -49,6 +49,8 @@ class Setup:
     """Folder with weights; None plans a model without."""
     layers: int | None = None
     environment: tuple[tuple[str, str], ...] = ()
+    serve_options: tuple[str, ...] = ()
+    """Further options of `vllm serve`; the predictions know nothing of them."""
     probe: bool = True
 
     def hardware(self, folder: Path) -> Hardware:
@@ -69,6 +71,7 @@ def build_plan(setup: Setup, wanted: Sequence[Wanted], folder: Path) -> Plan:
     longest = max(to_workload(w.load, folder, setup.routing).longest_tokens for w in wanted)
     prepared = prepare_deployment(scenario, hardware, longest, setup.routing)
     options = engine_options(prepared, dummy=setup.model is None, probe=setup.probe)
+    options += setup.serve_options
     runs = []
     for run in wanted:
         predicted = predict_load(prepared, run.load, folder, setup.routing)

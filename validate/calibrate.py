@@ -18,26 +18,29 @@ from moeplan.validate.plan import Plan
 from moeplan.validate.predict import build_deployment, prepared_of, resolved_scenario
 from moeplan.validate.probe import StepTrace
 
+Placed = tuple[MeasuredRun, Path]
+"""A run, and the folder that its plan's model and traces are relative to."""
 
-def calibrate(runs: Sequence[MeasuredRun], plan_folder: Path, hardware: Hardware) -> Calibration:
+
+def calibrate(runs: Sequence[Placed], hardware: Hardware) -> Calibration:
     """Fit step times, then the time to first token that lies outside of steps.
 
     Raises `InputError` where no run has recorded steps.
     """
-    by_setup: dict[str, list[MeasuredRun]] = {}
-    for run in runs:
-        by_setup.setdefault(_setup(run.plan), []).append(run)
-    datasets = [_dataset(group, plan_folder, hardware) for group in by_setup.values()]
+    by_setup: dict[str, list[Placed]] = {}
+    for run, folder in runs:
+        by_setup.setdefault(_setup(run.plan), []).append((run, folder))
+    datasets = [_dataset(group, hardware) for group in by_setup.values()]
     datasets = [data for data in datasets if data.observations]
     if not datasets:
         raise InputError("none of these runs recorded its steps; run a plan with the probe on")
     fit = fit_steps(hardware, datasets)
-    fitted = [run for run in runs if run.run.role == "fit" and run.traces]
+    fitted = [(run, folder) for run, folder in runs if run.run.role == "fit" and run.traces]
     return calibration_of(
         fit,
         setups=sorted(by_setup),
-        sources=sorted(run.folder.key for run in fitted),
-        front_end=_front_end(fitted, plan_folder, hardware),
+        sources=sorted(run.folder.key for run, _ in fitted),
+        front_end=_front_end(fitted, hardware),
     )
 
 
@@ -46,10 +49,11 @@ def _setup(plan: Plan) -> str:
     return ", ".join(f"{name} {value}" for name, value in sorted(plan.deployment.items()))
 
 
-def _dataset(runs: Sequence[MeasuredRun], folder: Path, hardware: Hardware) -> Dataset:
-    plan = runs[0].plan
-    prepared = [prepared_of(run.plan, folder, hardware) for run in runs]
-    observations = [o for run in runs for o in observed_steps(run)]
+def _dataset(runs: Sequence[Placed], hardware: Hardware) -> Dataset:
+    first, folder = runs[0]
+    plan = first.plan
+    prepared = [prepared_of(run.plan, place, hardware) for run, place in runs]
+    observations = [o for run, _ in runs for o in observed_steps(run)]
     return Dataset(
         deployment=build_deployment(resolved_scenario(plan.scenario, folder), hardware),
         max_sequence_tokens=max(p.engine.max_model_len for p in prepared),
@@ -67,12 +71,13 @@ def observed_steps(run: MeasuredRun) -> list[StepObservation]:
     return group_steps(batches, seconds, run=run.key, held_out=run.run.role == "held-out")
 
 
-def _front_end(runs: Sequence[MeasuredRun], folder: Path, hardware: Hardware) -> dict[str, float]:
+def _front_end(runs: Sequence[Placed], hardware: Hardware) -> dict[str, float]:
     """Median time to first token outside of the engine core, as the host's `ttft_us`."""
-    outside = [s for run in runs for s in time_outside_core(run)]
+    outside = [s for run, _ in runs for s in time_outside_core(run)]
     if not outside:
         return {}
-    host = prepared_of(runs[0].plan, folder, hardware).engine.host
+    first, folder = runs[0]
+    host = prepared_of(first.plan, folder, hardware).engine.host
     known = hardware.parameters()
     address = next(a for a, (_, table) in known.items() if table is host and a.endswith("/ttft_us"))
     return {address: float(np.median(outside)) * 1e6}

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -24,10 +25,17 @@ from moeplan.calibration.parameters import Parameter, prepared, relevant_paramet
 from moeplan.cost.batch import StepBatch
 from moeplan.errors import InputError
 from moeplan.hardware_specs.schema import Hardware
+from moeplan.simulation.workload import ROUTING_SIGMA
+from moeplan.validate.build import Setup, Wanted, deployment_of
 from moeplan.validate.workloads import ClosedLoop
 
 MIN_GAIN = 0.005
 """Stop when no candidate narrows the target's spread by this share."""
+MODEL_SPREAD = 0.1
+"""Standard deviation of the cost model's error for one kind of step, before any measurement: what
+fits to published runs leave between models (an assumption, it only spreads the points)."""
+MODEL_RANGE_OCTAVES = 2.0
+"""Errors of steps that differ by this factor of two in size still resemble each other."""
 _NUDGE = 0.02
 _OVERHEAD_S = 5.0
 """Warm-up's fixed part and the benchmark's own start, a run."""
@@ -86,7 +94,11 @@ def candidates(target: ClosedLoop, max_seqs: int) -> list[ClosedLoop]:
 
 
 class Design:
-    """What measuring each candidate tells about the target's duration."""
+    """What measuring each candidate tells about the target's duration.
+
+    One Gaussian over the standardised log parameters and the log times of every step of every load:
+    steps vary with the parameters, and by an error of the cost model's own that like steps share.
+    """
 
     def __init__(self, hardware: Hardware, data: Dataset, loads: Sequence[ClosedLoop]):
         """The last of `loads` is the target."""
@@ -99,8 +111,11 @@ class Design:
         self._parameters = relevant_parameters(hardware, [data])
         batches = [phase.batch for group in self._phases for phase in group]
         self._seconds = np.array([ready.timer.step_seconds(b) for b in batches])
-        self._response = self._responses(hardware, data, batches)
-        self._precision = np.eye(len(self._parameters))
+        response = self._responses(hardware, data, batches)
+        steps = response @ response.T + _model_errors(batches)
+        self._covariance = np.block(
+            [[np.eye(len(self._parameters)), response.T], [response, steps]]
+        )
 
     def _responses(
         self, hardware: Hardware, data: Dataset, batches: Sequence[StepBatch]
@@ -114,9 +129,10 @@ class Design:
             columns.append(np.log(seconds / self._seconds) / _NUDGE)
         return np.array(columns).T.reshape(len(batches), len(self._parameters))
 
-    def _rows(self, load: int) -> slice:
+    def _rows(self, load: int) -> np.ndarray:
+        """Places of a load's steps among all steps."""
         start = sum(len(group) for group in self._phases[:load])
-        return slice(start, start + len(self._phases[load]))
+        return np.arange(start, start + len(self._phases[load]))
 
     def duration_s(self, load: int) -> float:
         """Predicted seconds of a load's representative steps."""
@@ -127,32 +143,51 @@ class Design:
         """Estimated minutes of measuring a load, warm-up included."""
         return ((repeats + 1) * self.duration_s(load) + _OVERHEAD_S) / 60
 
-    def _target_gradient(self) -> np.ndarray:
+    def spread(self, covariance: np.ndarray | None = None) -> float:
+        """Standard deviation of log(target duration) with what is measured so far."""
+        known = self._covariance if covariance is None else covariance
         last = len(self._phases) - 1
         rows = self._rows(last)
         share = np.array([p.steps for p in self._phases[last]]) * self._seconds[rows]
-        return (share / share.sum()) @ self._response[rows]
-
-    def spread(self, precision: np.ndarray | None = None) -> float:
-        """Standard deviation of log(target duration) with what is measured so far."""
-        gradient = self._target_gradient()
-        known = self._precision if precision is None else precision
-        return math.sqrt(float(gradient @ np.linalg.solve(known, gradient)))
+        share /= share.sum()
+        places = rows + len(self._parameters)
+        return math.sqrt(float(share @ known[np.ix_(places, places)] @ share))
 
     def with_load(self, load: int) -> np.ndarray:
-        """Precision of the parameters once a load is measured too."""
-        response = self._response[self._rows(load)]
-        return self._precision + response.T @ response / MODEL_ERROR**2
+        """Covariance once the steps of a load are measured too."""
+        places = self._rows(load) + len(self._parameters)
+        seen = self._covariance[:, places]
+        noise = MODEL_ERROR**2 * np.eye(len(places))
+        inner = self._covariance[np.ix_(places, places)] + noise
+        return self._covariance - seen @ np.linalg.solve(inner, seen.T)
 
     def take(self, load: int) -> None:
         """Count a load as measured."""
-        self._precision = self.with_load(load)
+        self._covariance = self.with_load(load)
 
     def narrowed(self, load: int) -> Parameter:
         """The parameter whose spread a load narrows most."""
-        before = np.diag(np.linalg.inv(self._precision))
-        after = np.diag(np.linalg.inv(self.with_load(load)))
+        count = len(self._parameters)
+        before = np.diag(self._covariance)[:count]
+        after = np.diag(self.with_load(load))[:count]
         return self._parameters[int(np.argmax(before / after))]
+
+
+def _model_errors(batches: Sequence[StepBatch]) -> np.ndarray:
+    """Covariance of the cost model's own errors: shared by like steps, none between kinds.
+
+    Steps are like that differ little in tokens and in context, both in octaves.
+    """
+    places = np.array([_place(batch) for batch in batches])
+    apart = ((places[:, None, :] - places[None, :, :]) ** 2).sum(axis=2)
+    decode = np.array([not batch.prefill_chunks for batch in batches])
+    same = decode[:, None] == decode[None, :]
+    return MODEL_SPREAD**2 * np.exp(-apart / (2 * MODEL_RANGE_OCTAVES**2)) * same
+
+
+def _place(batch: StepBatch) -> tuple[float, float]:
+    context = sum(batch.decode_contexts) + sum(before for _, before in batch.prefill_chunks)
+    return math.log2(batch.tokens), math.log2(1 + context / max(len(batch.decode_contexts), 1))
 
 
 def choose_runs(
@@ -202,7 +237,28 @@ def _pick(design: Design, load: int, repeats: int) -> Pick:
     before, after = design.spread(), design.spread(design.with_load(load))
     parameter = design.narrowed(load)
     why = (
-        f"narrows your workload's duration from ±{before:.1%} to ±{after:.1%}; says most about "
+        f"narrows your workload's duration from ±{before:.2%} to ±{after:.2%}; says most about "
         f"{parameter.address}"
     )
     return Pick(design.loads[load], design.minutes(load, repeats), why)
+
+
+def wanted_runs(
+    setup: Setup, target: ClosedLoop, folder: Path, minutes: float, repeats: int
+) -> list[Wanted]:
+    """The chosen runs by key, the held-out target last."""
+    data = Dataset(
+        deployment=deployment_of(setup, folder),
+        max_sequence_tokens=target.input_tokens + target.output_tokens,
+        sigma=ROUTING_SIGMA[setup.routing],
+        observations=(),
+    )
+    picks, held = choose_runs(setup.hardware(folder), data, target, minutes, repeats)
+    runs = [Wanted(_key(p.load), p.why, "fit", p.load, repeats, p.minutes) for p in picks]
+    return [*runs, Wanted("workload", held.why, "held-out", target, repeats, held.minutes)]
+
+
+def _key(load: ClosedLoop) -> str:
+    if load.output_tokens == 1:
+        return f"prefill-{load.input_tokens}"
+    return f"decode-{load.concurrency}x{load.input_tokens}"

@@ -1,0 +1,95 @@
+"""What the user wants validated: a workload, the time for it, how the engine is started."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from moeplan.errors import InputError
+from moeplan.options import Options
+from moeplan.scenario import MOST_TOKENS, Scenario
+
+if TYPE_CHECKING:
+    from moeplan.validate.build import Setup
+    from moeplan.validate.plan import Plan
+
+
+class ExperimentOptions(Options):
+    """What a plan is for, and how long it may take."""
+
+    input: int = Field(1024, ge=1, le=MOST_TOKENS, description="Prompt tokens of your workload.")
+    output: int = Field(256, ge=1, le=MOST_TOKENS, description="Tokens that it generates.")
+    concurrency: int = Field(32, ge=1, le=100_000, description="Its requests in flight.")
+    num_prompts: int | None = Field(
+        None, ge=1, le=1_000_000, description="Its requests in all.  [default: 10 × concurrency]"
+    )
+    minutes: float = Field(
+        10.0, gt=0, le=10_000, description="Time for all runs, the engine's start left out."
+    )
+    repeats: int = Field(2, ge=1, le=100, description="Measurements of each run.")
+    routing: str = Field(
+        "random", description="How unevenly the prompts use the experts (as in simulate)."
+    )
+    model_dir: Path | None = Field(
+        None, description="Folder with weights.  [default: a model without, same speed but routing]"
+    )
+    layers: int | None = Field(
+        None, ge=1, le=10_000, description="Cut the model without weights to its first layers."
+    )
+    serve_options: str | None = Field(
+        None, description="Further options of vllm serve, in one string; predictions ignore them."
+    )
+    hardware_dir: Path | None = Field(None, description="Folder with hardware files of your own.")
+    calibration: Path | None = Field(None, description="Calibration behind the predictions.")
+    probe: bool = Field(
+        True, description="Record every scheduler step (--no-probe: the engine's own class)."
+    )
+
+
+def _setup(scenario: Scenario, experiment: ExperimentOptions) -> Setup:
+    from moeplan.simulation.workload import ROUTING_SIGMA
+    from moeplan.validate.build import Setup
+
+    if experiment.routing not in ROUTING_SIGMA:
+        raise InputError(
+            f"routing is {experiment.routing!r}; it must be one of {', '.join(ROUTING_SIGMA)}"
+        )
+    return Setup(
+        scenario,
+        routing=experiment.routing,  # type: ignore[arg-type]
+        hardware_dir=_absolute(experiment.hardware_dir),
+        calibration=_absolute(experiment.calibration),
+        model=_absolute(experiment.model_dir),
+        layers=experiment.layers,
+        serve_options=tuple(shlex.split(experiment.serve_options or "")),
+        probe=experiment.probe,
+    )
+
+
+def _absolute(path: Path | None) -> str | None:
+    return str(path.absolute()) if path is not None else None
+
+
+def plan_of(
+    scenario: Scenario, experiment: ExperimentOptions, folder: Path, *, held_out: bool
+) -> Plan:
+    """Choose runs, predict them and put the plan together; `held_out` adds the workload itself.
+
+    Raises `InputError` where the time does not suffice or an option is wrong.
+    """
+    from moeplan.validate.build import build_plan
+    from moeplan.validate.planning import wanted_runs
+    from moeplan.validate.workloads import ClosedLoop
+
+    target = ClosedLoop(
+        concurrency=experiment.concurrency,
+        input_tokens=experiment.input,
+        output_tokens=experiment.output,
+        num_prompts=experiment.num_prompts or 10 * experiment.concurrency,
+    )
+    setup = _setup(scenario, experiment)
+    runs = wanted_runs(setup, target, folder, experiment.minutes, experiment.repeats)
+    return build_plan(setup, runs if held_out else runs[:-1], folder)

@@ -1,0 +1,129 @@
+"""Measured runs as run records, with what the engine said of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moeplan.models import load_model
+from moeplan.records.record import ClientProtocol, EngineFacts, RunRecord
+from moeplan.validate.engine_log import LogFacts
+from moeplan.validate.measured import MeasuredRun
+from moeplan.validate.workloads import ClosedLoop, LoadPoint, Poisson
+
+_SETTINGS = (
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "max_model_len",
+    "gpu_memory_utilization",
+    "kv_cache_memory_bytes",
+    "num_gpu_blocks_override",
+    "block_size",
+    "enable_prefix_caching",
+    "async_scheduling",
+    "enforce_eager",
+    "long_prefill_token_threshold",
+    "watermark",
+)
+
+
+def to_record(run: MeasuredRun) -> RunRecord:
+    """One stored run; figures are means over its clean repeats.
+
+    Raises `UnknownNameError` where the plan names a model that is neither catalogued nor a folder.
+    """
+    scenario, facts = run.plan.scenario, run.facts
+    given = run.plan.deployment
+    measured = {name: spread.mean for name, spread in run.metrics.items()}
+    if facts.kv_cache_tokens:
+        measured["kv_cache_tokens"] = float(facts.kv_cache_tokens)
+    if facts.weights_gib:
+        measured["weights_gib"] = facts.weights_gib
+    entry = load_model(scenario.model)
+    stored = entry.checkpoint(scenario.checkpoint) if scenario.checkpoint else None
+    return RunRecord.model_validate(
+        {
+            "id": f"moeplan-validate-{run.folder.key}",
+            "source": {"title": "moeplan validate", "date": run.engine["started"][:10]},
+            "engine": {
+                "name": "vllm",
+                "version": facts.version or scenario.engine_version,
+                "flags": run.engine["options"],
+            },
+            "settings": {name: given[name] for name in _SETTINGS if name in given},
+            "tool": "vllm bench serve",
+            "model": scenario.model,
+            "architecture": entry.slug,
+            "weight_format": (stored or entry.default_checkpoint).name,
+            "kv_cache_format": None if scenario.kv == "auto" else scenario.kv,
+            "hardware": scenario.device,
+            "gpus": (scenario.tp or 1) * scenario.pp,
+            "nodes": scenario.nodes or 1,
+            "parallelism": {"tp": scenario.tp or 1, "pp": scenario.pp},
+            "workload": client_protocol(run.run.load, measured),
+            "measured": measured,
+            "engine_facts": record_facts(facts, run.engine["cache_config"]),
+            "notes": _notes(run),
+        }
+    )
+
+
+def client_protocol(load: LoadPoint, measured: dict[str, float]) -> ClientProtocol:
+    """What the benchmark sent; lengths of a trace are its means."""
+    if isinstance(load, ClosedLoop):
+        pace: dict[str, Any] = {"mode": "closed_loop", "concurrency": load.concurrency}
+    elif isinstance(load, Poisson):
+        pace = {"mode": "open_loop", "request_rate": load.rate, "burstiness": load.burstiness}
+    else:
+        return ClientProtocol(
+            mode="open_loop",
+            num_prompts=load.num_prompts,
+            concurrency=load.max_concurrency,
+            length_distribution="timed trace",
+            **_mean_lengths(load.num_prompts, measured),
+        )
+    lengths = {"input_tokens": float(load.input_tokens), "output_tokens": float(load.output_tokens)}
+    return ClientProtocol(num_prompts=load.num_prompts, routing="random tokens", **lengths, **pace)
+
+
+def _mean_lengths(requests: int, measured: dict[str, float]) -> dict[str, float]:
+    """Mean lengths from the totals that throughput and duration imply."""
+    duration = measured["duration_s"]
+    outputs = measured["output_tok_s"] * duration
+    inputs = measured["total_tok_s"] * duration - outputs
+    return {"input_tokens": inputs / requests, "output_tokens": outputs / requests}
+
+
+def record_facts(facts: LogFacts, cache: dict[str, str]) -> EngineFacts:
+    """The engine's own facts in the record's terms; what has no field of its own is in `other`."""
+    named = {
+        "version": facts.version,
+        "weights_gib": facts.weights_gib,
+        "kv_cache_gib": facts.kv_cache_gib,
+        "kv_cache_tokens": facts.kv_cache_tokens,
+        "num_gpu_blocks": int(cache["num_gpu_blocks"]) if cache.get("num_gpu_blocks") else None,
+        "cuda_graph_gib": facts.cuda_graph_gib,
+        "cuda_graph_sizes": list(facts.cuda_graph_sizes),
+        "attention_backend": facts.attention_backend,
+        "moe_backend": facts.moe_backend,
+        "linear_backend": facts.linear_backend,
+        "all_reduce_backend": ",".join(facts.all_reduce_backends) or None,
+        "async_scheduling": facts.async_scheduling,
+        "load_s": facts.load_seconds,
+        "compile_s": facts.compile_seconds,
+        "capture_s": facts.cuda_graph_seconds,
+    }
+    rest = {
+        key: value
+        for key, value in facts.as_dict().items()
+        if key not in EngineFacts.model_fields and value not in (None, (), [])
+    }
+    return EngineFacts.model_validate({**named, "other": rest})
+
+
+def _notes(run: MeasuredRun) -> str:
+    spreads = run.metrics["output_tok_s"]
+    weights = "real weights" if run.plan.launch.model else "dummy weights, routing not checked"
+    return (
+        f"{spreads.repeats} repeats, throughput ±{spreads.half_range:.1%}; {weights}; "
+        f"role in the plan: {run.run.role}"
+    )
