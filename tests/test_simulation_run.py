@@ -39,6 +39,9 @@ class FlatTimer:
         assert len(contexts)
         return np.full(steps, self.base)
 
+    def decode_stage_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
+        return self.decode_seconds(contexts, steps) * np.ones((self.stages, 1)) / self.stages
+
 
 def engine(
     scheduling: SchedulerSettings = SYNC, timer: FlatTimer | None = None, blocks: int = 1000, **more

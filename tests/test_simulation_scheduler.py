@@ -8,8 +8,10 @@ import pytest
 
 from moeplan.cost.kv_layout import KVCacheSpec, KVGroup
 from moeplan.errors import InputError
-from moeplan.simulation import Scheduler, SchedulerSettings
+from moeplan.simulation import SchedulerSettings
+from moeplan.simulation.pipelined import make_scheduler
 from moeplan.simulation.requests import Request, RequestSpec
+from moeplan.simulation.scheduler_base import SchedulerBase
 from moeplan.simulation.step_plan import StepPlan
 
 SYNC = SchedulerSettings(max_num_batched_tokens=10, max_num_seqs=8, async_scheduling=False)
@@ -19,15 +21,15 @@ FULL = (KVGroup("full", 4),)
 
 def scheduler(
     settings: SchedulerSettings = SYNC, blocks: int = 100, groups: tuple[KVGroup, ...] = FULL
-) -> Scheduler:
-    return Scheduler(settings, KVCacheSpec(blocks + 1, 4, groups, 20))
+) -> SchedulerBase:
+    return make_scheduler(settings, KVCacheSpec(blocks + 1, 4, groups, 20))
 
 
 def request(index: int, prompt: int, output: int, ids: tuple[int, ...] = ()) -> Request:
     return Request(RequestSpec(index, 0.0, prompt, output, ids, 4))
 
 
-def step(engine: Scheduler) -> list[tuple[int, int, int]]:
+def step(engine: SchedulerBase) -> list[tuple[int, int, int]]:
     """Schedule and complete: (request, tokens, computed) of the step."""
     plan = engine.schedule()
     if plan is None:
@@ -36,14 +38,14 @@ def step(engine: Scheduler) -> list[tuple[int, int, int]]:
     return sorted(plan.items())
 
 
-def drain(engine: Scheduler) -> list[list[tuple[int, int, int]]]:
+def drain(engine: SchedulerBase) -> list[list[tuple[int, int, int]]]:
     steps = []
     while rows := step(engine):
         steps.append(rows)
     return steps
 
 
-def overlap(engine: Scheduler, depth: int = 2) -> list[list[tuple[int, int]]]:
+def overlap(engine: SchedulerBase, depth: int = 2) -> list[list[tuple[int, int]]]:
     """Run with `depth` plans open, as the engine does: (request, tokens) of each step."""
     steps, open_plans = [], []
     while True:

@@ -56,6 +56,8 @@ class KVPool(ABC):
 
     free: int
     """Blocks that nobody holds."""
+    ordered = False
+    """Whether it matters in which order requests take blocks."""
 
     def __init__(self, spec: KVCacheSpec, lag: int):
         self.spec = spec

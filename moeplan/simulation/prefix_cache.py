@@ -27,6 +27,8 @@ from moeplan.simulation.requests import Request
 class PrefixCachePool(KVPool):
     """Blocks with identity. Models with recurrent state never hit (their state is not kept)."""
 
+    ordered = True
+
     def __init__(self, spec: KVCacheSpec, lag: int):
         super().__init__(spec, lag)
         self._list = BlockList(spec.num_blocks)

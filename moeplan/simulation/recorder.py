@@ -90,19 +90,29 @@ class Recorder:
                 )
             )
 
-    def stretch(self, plan: StepPlan, starts_s: np.ndarray, ends_s: np.ndarray) -> None:
-        """Steps like `plan`, the last of them, ended: the same decodes and nothing else."""
-        steps, count = len(ends_s), len(plan.decodes)
-        before = np.concatenate(([self._last_s], ends_s[:-1]))
-        self._gap_runs.append(ends_s - before)
-        self._gap_run_weights.append(np.full(steps, count))
+    def stretch(
+        self,
+        plan: StepPlan,
+        counts: np.ndarray,
+        starts_s: np.ndarray,
+        ends_s: np.ndarray,
+        before_s: np.ndarray,
+    ) -> None:
+        """Pure decode steps have ended, `plan` among the last of them.
+
+        Arrays hold one entry a step: sequences, start, end, and when they got their last token.
+        """
+        if not len(ends_s):
+            return
+        self._gap_runs.append(ends_s - before_s)
+        self._gap_run_weights.append(counts)
         self._time_runs.append(ends_s)
-        self._count_runs.append(np.full(steps, count))
+        self._count_runs.append(counts)
         self._last_s = float(ends_s[-1])
         if self._log_steps:
             usage = 1 - plan.free_blocks / self._usable
-            rows = np.zeros((steps, 8))
-            rows[:, 0], rows[:, 1], rows[:, 2] = starts_s, ends_s - starts_s, count
+            rows = np.zeros((len(ends_s), 8))
+            rows[:, 0], rows[:, 1], rows[:, 2] = starts_s, ends_s - starts_s, counts
             rows[:, 4], rows[:, 5], rows[:, 6] = plan.running, plan.waiting, usage
             self._row_runs.append(rows)
 

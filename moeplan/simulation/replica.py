@@ -19,10 +19,15 @@ from simpy import Environment, Event, Interrupt
 from moeplan.cost.batch import StepTimer
 from moeplan.cost.kv_layout import KVCacheSpec
 from moeplan.errors import DoesNotFitError
+from moeplan.simulation.pipelined import make_scheduler
 from moeplan.simulation.recorder import Recorder
 from moeplan.simulation.requests import Request
-from moeplan.simulation.scheduler import Scheduler
 from moeplan.simulation.step_plan import SchedulerSettings, StepPlan
+from moeplan.simulation.stretch import Stretch, price
+
+_INSTANT = 1e-9
+"""Seconds. What arrives as a step ends is seen at the end of the next one, whichever SimPy happens
+to process first: a client that reacts to the step is later than the engine's own loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,7 @@ class Replica:
         macro: bool,
         log_steps: bool,
     ):
-        self.scheduler = Scheduler(spec.settings, spec.kv, know_blocks=know_blocks)
+        self.scheduler = make_scheduler(spec.settings, spec.kv, know_blocks=know_blocks)
         self.recorder = Recorder(number, self.scheduler.pool.usable, log_steps)
         self._env = env
         self._timer = spec.timer
@@ -66,7 +71,7 @@ class Replica:
         self._stage_free_s = [0.0] * self._stages
         self._ends_s: deque[float] = deque([0.0] * self._stages, maxlen=self._stages)
         self._in_flight: deque[tuple[StepPlan, float, float]] = deque()
-        self._inbox: list[Request] = []
+        self._inbox: deque[tuple[float, Request]] = deque()
         self._idle: Event | None = None
         self._stretching = False
         self._reach = 1 << 30  # steps priced at once; falls where arrivals cut stretches short
@@ -74,7 +79,7 @@ class Replica:
 
     def submit(self, request: Request) -> None:
         """Queue a request now."""
-        self._inbox.append(request)
+        self._inbox.append((self._env.now, request))
         if self._idle is not None:
             self._idle.succeed()
             self._idle = None
@@ -83,25 +88,30 @@ class Replica:
             self._process.interrupt()
 
     def _run(self) -> Iterator[Event]:
-        env, scheduler = self._env, self.scheduler
+        env = self._env
         while True:
-            if self._inbox:
-                for request in self._inbox:
-                    scheduler.add(request)
-                self._inbox.clear()
+            self._take_in(env.now - _INSTANT)
             steps = self._steady_steps() if self._macro else 0
             if steps > 1:
                 yield from self._stretch(steps)
                 continue
             self._launch()
             if not self._in_flight:
-                self._idle = env.event()
-                yield self._idle
+                if not self._inbox:
+                    self._idle = env.event()
+                    yield self._idle
+                self._take_in(env.now)
                 continue
             plan, start, end = self._in_flight.popleft()
             if end > env.now:
                 yield env.timeout(end - env.now)
             self._complete(plan, start, end)
+
+    def _take_in(self, until_s: float) -> None:
+        """Hand the scheduler what had arrived by then."""
+        inbox = self._inbox
+        while inbox and inbox[0][0] <= until_s:
+            self.scheduler.add(inbox.popleft()[1])
 
     def _launch(self) -> None:
         """Schedule steps until the pipeline is full or nothing is left to schedule."""
@@ -117,16 +127,16 @@ class Replica:
 
     def _run_time(self, plan: StepPlan) -> tuple[float, float]:
         """Start and end of a step in the pipeline, behind those before it."""
+        free = self._stage_free_s
         if self._stages == 1:
-            start = max(self._env.now, self._ends_s[0])
-            end = start + self._timer.step_seconds(plan.batch)
+            start = max(self._env.now, free[0])
+            free[0] = end = start + self._timer.step_seconds(plan.batch)
             self._ends_s.append(end)
             return start, end
         ready = self._ends_s[0] if plan.decodes else 0.0  # their tokens are known by then
-        start = time = max(self._env.now, ready, self._stage_free_s[0])
+        start = time = max(self._env.now, ready, free[0])
         for stage, seconds in enumerate(self._timer.stage_seconds(plan.batch)):
-            time = max(time, self._stage_free_s[stage]) + seconds
-            self._stage_free_s[stage] = time
+            free[stage] = time = max(time, free[stage]) + seconds
         self._ends_s.append(time)
         return start, time
 
@@ -150,31 +160,49 @@ class Replica:
     # Stretches of like steps
 
     def _steady_steps(self) -> int:
-        if len(self._in_flight) != self._depth - 1 or self._env.peek() == self._env.now:
+        if self._env.peek() == self._env.now:
             return 0  # something else happens now, an arrival perhaps
-        open_plan = self._in_flight[0][0] if self._in_flight else None
-        return min(self.scheduler.steady_steps(open_plan), self._reach)
+        return min(self.scheduler.steady_steps(len(self._in_flight)), self._reach)
 
     def _stretch(self, steps: int) -> Iterator[Event]:
         """Run like decode steps as one event, up to the first step end after an arrival.
 
-        With a step in flight, each turn schedules one step and completes the one before.
+        At each turn the oldest step in flight completes and one is scheduled; so as many stay in
+        flight as there are now.
         """
-        env = self._env
-        seconds = self._timer.decode_seconds(self.scheduler.contexts(), steps)
-        if self._in_flight:
-            _, start, end = self._in_flight.popleft()
-            starts = np.concatenate(([start], end + np.cumsum(np.concatenate(([0.0], seconds)))))
-            ends = starts[1:]  # one longer than the stretch: the last step stays in flight
-        else:
-            ends = env.now + np.cumsum(seconds)
-            starts = np.concatenate(([env.now], ends[:-1]))
-        done = yield from self._sleep(ends[:steps])
-        plan = self.scheduler.advance(done)
-        self.recorder.stretch(plan, starts[:done], ends[:done])
-        if len(ends) > steps:
-            self._in_flight.append((plan, float(starts[done]), float(ends[done])))
-        self._ends_s.append(float(ends[done if len(ends) > steps else done - 1]))
+        cohorts = self.scheduler.cohorts()
+        previous = list(self._ends_s)[-len(cohorts) :]
+        if not self._in_flight:  # the next step is launched now
+            previous[0] = max(previous[0], self._env.now)
+        stretch = price(self._timer, cohorts, steps, previous, self._stage_free_s)
+        open_ends = [end for _, _, end in self._in_flight]
+        done = yield from self._sleep(np.concatenate((open_ends, stretch.ends_s))[:steps])
+        self._complete_stretch(stretch, done)
+
+    def _complete_stretch(self, stretch: Stretch, done: int) -> None:
+        """Take in `done` turns of a stretch."""
+        in_flight, starts, ends = self._in_flight, stretch.starts_s, stretch.ends_s
+        opened = len(in_flight)
+        plans = self.scheduler.advance(done)
+        for _ in range(min(opened, done)):
+            self._complete(*in_flight.popleft())
+        completed = max(done - opened, 0)
+        self.recorder.stretch(
+            plans[-1],
+            stretch.counts[:completed],
+            starts[:completed],
+            ends[:completed],
+            stretch.before_s[:completed],
+        )
+        turns = len(stretch.cohorts)
+        for step in range(max(0, completed - turns), completed):
+            for request in stretch.cohorts[step % turns].members:
+                request.token_s = float(ends[step])
+        for step in range(completed, done):
+            plan = plans[step - done]
+            in_flight.append((plan, float(starts[step]), float(ends[step])))
+        self._ends_s.extend(ends[max(0, done - self._stages) : done].tolist())
+        self._stage_free_s = stretch.stages_free_s[:, done - 1].tolist()
 
     def _sleep(self, ends: np.ndarray) -> Iterator[Event]:
         """Wait for the last of these times, or the first after an arrival; how many passed."""
@@ -185,7 +213,7 @@ class Replica:
             yield env.timeout(ends[-1] - env.now)
             self._reach = max(self._reach, 4 * done)
         except Interrupt:
-            done = int(np.searchsorted(ends, env.now)) + 1
+            done = int(np.searchsorted(ends, env.now + _INSTANT)) + 1
             self._reach = 4 * done + 8
             if ends[done - 1] > env.now:
                 yield env.timeout(ends[done - 1] - env.now)

@@ -1,137 +1,56 @@
-"""vLLM V1's scheduler as a pure state machine: no time, no events.
+"""The scheduler of an engine without pipeline stages: decodes advance in lockstep.
 
-Rules (v1/core/sched/scheduler.py of vLLM 0.24 to 0.33, checked against recorded schedules):
-
-- A step has a token budget. Running requests come first, in order of admission: one token a decode,
-  the rest of the prompt, as far as the budget goes, for a prefill.
-- When blocks run out, the last of the running requests gives its own back, keeps what it generated
-  and queues in front to be computed again; nothing is admitted in a step in which that happened.
-- Then waiting requests are admitted in order, if the whole sequence fits in the free blocks.
-- With asynchronous scheduling a step is scheduled while its predecessor runs. The last token is
-  known in advance, so nothing is wasted; what a step frees is there for the step after the next.
-
-Decodes advance in lockstep (`lockstep.py`) as long as budget and blocks suffice for all of them;
-otherwise requests are taken one by one. Both ways give the same schedule.
+That holds as long as budget and blocks suffice for all of them; otherwise requests are taken one by
+one (`SchedulerBase`). Both ways give the same schedule.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 
-import numpy as np
-
-from moeplan.cost.batch import StepBatch
 from moeplan.cost.kv_layout import KVCacheSpec
-from moeplan.simulation.chunking import ChunkRule
-from moeplan.simulation.kv_pool import CountingPool, KVPool
+from moeplan.errors import InputError
 from moeplan.simulation.lockstep import Lockstep
-from moeplan.simulation.prefix_cache import PrefixCachePool
 from moeplan.simulation.requests import Request
+from moeplan.simulation.scheduler_base import Cohort, SchedulerBase
 from moeplan.simulation.step_plan import SchedulerSettings, StepPlan
 
-__all__ = ["Scheduler", "SchedulerSettings", "StepPlan"]
 
-
-class Scheduler:
-    """One engine's queues. Call `schedule` and `complete` in turn, each plan completed in order.
-
-    With `async_scheduling` (or pipeline stages) up to `max_concurrent_batches` plans may be open.
-    """
+class Scheduler(SchedulerBase):
+    """vLLM V1's scheduler; see `SchedulerBase` for its rules and use."""
 
     def __init__(
         self, settings: SchedulerSettings, kv: KVCacheSpec, *, know_blocks: bool | None = None
     ):
-        """`know_blocks` picks the pool: identities of blocks (the default where prefixes are
-        cached), or mere counts, which is faster and exact as long as nothing is found again.
-        """
-        self.settings = settings
-        if know_blocks is None:
-            know_blocks = settings.enable_prefix_caching
-        lag = int(settings.async_scheduling)
-        self.pool: KVPool = (PrefixCachePool if know_blocks else CountingPool)(kv, lag)
-        self.running: list[Request] = []
-        """In order of admission."""
-        self.waiting: deque[Request] = deque()
-        self.preemptions = 0
-        self._lockstep = Lockstep(
-            self.pool.cycle, self.pool.residues, self.pool.windowed and lag > 0
-        )
-        self._prefills: list[Request] = []
-        self._groups = len(self.pool.sizes)
-        self._reserve = int(settings.watermark * kv.num_blocks)
-        self._rule = ChunkRule(settings, kv)
-        self._unsaid: StepPlan | None = None  # preempted something, but computes nothing
-        self._index = 0
-        self._admitted = 0
-        self._completed = 0
+        """See `SchedulerBase`. Raises InputError for pipeline stages (`make_scheduler`)."""
+        if settings.pipeline_parallel_size > 1:
+            raise InputError(
+                f"pipeline_parallel_size is {settings.pipeline_parallel_size}; this scheduler "
+                "takes 1: use make_scheduler"
+            )
+        super().__init__(settings, kv, know_blocks=know_blocks)
+        pool = self.pool
+        self._lockstep = Lockstep(pool.cycle, pool.residues, pool.windowed and pool.lag > 0)
 
-    def add(self, request: Request) -> None:
-        """Queue a request."""
-        self.waiting.append(request)
-
-    def schedule(self) -> StepPlan | None:
-        """Plan the next step, or None if there is nothing to compute now."""
-        plan, self._unsaid = self._unsaid or StepPlan(self._index), None
-        budget = self.settings.max_num_batched_tokens
-        preempted = self.preemptions
-        if self.settings.mixed_prefill:
-            budget = self._run(plan, budget)
-        else:
-            budget = self._run_each(plan, budget, self._prefills)
-        if self.preemptions == preempted:
-            self._admit(plan, budget)
-        if not self.settings.mixed_prefill and not plan.prefills:
-            self._run_decodes(plan, budget)
-        if not plan.decodes and not plan.prefills:
-            self._unsaid = plan if plan.preempted else None
-            return None
-        return self._seal(plan)
-
-    def complete(self, plan: StepPlan) -> None:
-        """Take in the tokens of the oldest open plan; its `last` requests are finished."""
-        self._completed = plan.index + 1
-        for request in plan.last:
-            if request.blocks:  # else it was preempted while its last token was on its way
-                self.running.remove(request)
-                self.pool.release(request, again=False)
-
-    @property
-    def unfinished(self) -> int:
-        """Requests waiting or running."""
-        return len(self.waiting) + len(self.running)
-
-    def steady_steps(self, open_plan: StepPlan | None = None) -> int:
-        """How many of the coming plans are surely all alike: the same decodes and nothing else.
-
-        Neither an end, an admission, a preemption nor a budget shortage falls into them, provided
-        that nobody is added. 0 if the next plan may differ, from `open_plan` too if there is one.
-        """
+    def steady_steps(self, open_plans: int) -> int:
+        """See `SchedulerBase.steady_steps`."""
         lockstep = self._lockstep
-        if open_plan and (
-            open_plan.prefills
-            or open_plan.fresh
-            or open_plan.held_back
-            or open_plan.decodes is not lockstep.snapshot()
-        ):
-            return 0
-        if self._prefills or self._piped or not lockstep.members:
-            return 0
-        if lockstep.fresh or lockstep.settling:
-            return 0
         count = len(lockstep.members)
-        if count != len(self.running) or count > self.settings.max_num_batched_tokens:
+        if not count or count != len(self.running) or open_plans != self.pool.lag:
+            return 0
+        if lockstep.fresh or lockstep.settling or count > self.settings.max_num_batched_tokens:
             return 0
         if self.waiting and not self._stays_blocked():
             return 0
         limit = lockstep.steps_to_end() - 1
         return self.pool.steps_within(lockstep.context_array(), limit) if limit > 0 else 0
 
-    def contexts(self) -> np.ndarray:
-        """Cached tokens of every decode, before the next step."""
-        return self._lockstep.context_array()
+    def cohorts(self) -> list[Cohort]:
+        """See `SchedulerBase.cohorts`: all decodes."""
+        return [Cohort(self._lockstep.snapshot(), self._lockstep.context_array())]
 
-    def advance(self, steps: int) -> StepPlan:
-        """Schedule `steps` plans at once, as `steady_steps` allows; the last one is returned."""
+    def advance(self, steps: int) -> list[StepPlan]:
+        """See `SchedulerBase.advance`."""
         lockstep = self._lockstep
         self.pool.advance(lockstep.members, lockstep.context_array(), steps)
         plan = StepPlan(self._index + steps - 1)
@@ -139,46 +58,15 @@ class Scheduler:
         lockstep.jump(steps - 1)
         plan.contexts = lockstep.contexts()
         lockstep.jump(1)
-        return self._seal(plan)
+        return [self._seal(plan)]
 
-    @property
-    def _piped(self) -> bool:
-        return self.settings.pipeline_parallel_size > 1
-
-    def _seal(self, plan: StepPlan) -> StepPlan:
-        plan.batch = StepBatch(
-            plan.contexts,
-            [(new, before) for _, new, before in plan.prefills],
-            len(plan.decodes) + len(plan.ending),
-        )
-        plan.running = len(self.running)
-        plan.waiting = len(self.waiting)
-        plan.free_blocks = self.pool.free
-        self._index = plan.index + 1
-        return plan
-
-    # Running requests
-
-    def _run(self, plan: StepPlan, budget: int) -> int:
-        lockstep, prefills = self._lockstep, self._prefills
-        in_order = (
-            not prefills or not lockstep.members or prefills[0].seq > lockstep.members[-1].seq
-        )
-        if in_order and self._step_together(plan, budget):
-            return self._run_each(plan, budget - len(plan.decodes), prefills)
-        return self._run_each(plan, budget, self.running)
-
-    def _run_decodes(self, plan: StepPlan, budget: int) -> None:
-        if not self._step_together(plan, budget):
-            self._run_each(plan, budget, [r for r in self.running if r.decoding])
-
-    def _step_together(self, plan: StepPlan, budget: int) -> bool:
-        """One token for every decode, if budget and blocks surely suffice for all."""
+    def _step_together(self, plan: StepPlan, budget: int, prefills: Sequence[Request]) -> bool:
         lockstep = self._lockstep
-        if self._piped or len(lockstep.members) > budget:
-            return False
-        if not lockstep.members:
+        members = lockstep.members
+        if not members:
             return True
+        if len(members) > budget or (prefills and prefills[0].seq < members[-1].seq):
+            return False
         due = lockstep.due()
         if len(due) * self._groups > self.pool.free:
             return False
@@ -192,82 +80,9 @@ class Scheduler:
 
     def _tick(self, plan: StepPlan) -> None:
         for request in self._lockstep.tick():
-            request.generated = request.output
-            request.target = request.computed
-            plan.last.append(request)
-
-    def _extend_decode(self, request: Request) -> bool:
-        cached = request.computed + self._lockstep.clock
-        lag = self.pool.lag
-        done = cached - lag if request.regular or not lag else request.chunk_start
-        return self.pool.extend(request, cached, cached + 1, done, cached + 1 - lag)
-
-    def _run_each(self, plan: StepPlan, budget: int, queue: list[Request]) -> int:
-        """Take requests one by one; preempt from the end of the running ones for want of blocks."""
-        decodes: list[Request] = []
-        for request in queue[:]:
-            if budget <= 0:
-                break
-            chunk = self._chunk(request, budget) if request.blocks else 0
-            if not chunk:
-                continue
-            if not self._make_room(plan, request, chunk):
-                break
-            if request.decoding:
-                decodes.append(request)
-            else:
-                self._prefill(plan, request, chunk)
-            budget -= chunk
-        if decodes:
-            self._step_some(plan, decodes)
-        return budget
-
-    def _make_room(self, plan: StepPlan, request: Request, chunk: int) -> bool:
-        while not self._extend(request, chunk):
-            victim = self.running[-1]
-            self._preempt(plan, victim)
-            if victim is request:
-                return False
-        return True
-
-    def _extend(self, request: Request, chunk: int) -> bool:
-        if request.decoding:
-            return self._extend_decode(request)
-        before = request.computed
-        done = request.chunk_start if self.pool.lag else before
-        return self.pool.extend(request, before, before + chunk, done, before + chunk)
-
-    def _preempt(self, plan: StepPlan, victim: Request) -> None:
-        """Back to the head of the queue. Tokens on their way arrive before it is admitted again."""
-        self.running.pop()
-        self.preemptions += 1
-        victim.preemptions += 1
-        plan.preempted.append(victim)
-        if victim.regular:
-            plan.held_back.append(victim)
-        if victim.decoding:
-            self._leave(victim)
-            victim.generated = victim.computed - victim.prompt + 1
-            victim.regular = False
-        elif victim.generated < victim.output:
-            self._prefills.remove(victim)
-        self.pool.release(victim, again=True)
-        if victim.generated < victim.output:  # else its last token is on its way
-            victim.computed = 0
-            victim.target = victim.prompt + victim.generated
-            self.waiting.appendleft(victim)
-
-    def _leave(self, request: Request) -> None:
-        if self._piped:
-            request.decoding = False
-        else:
-            self._lockstep.leave(request)
+            self._end(plan, request)
 
     def _step_some(self, plan: StepPlan, decodes: list[Request]) -> None:
-        """One token for these decodes; the others wait."""
-        if self._piped:
-            self._step_piped(plan, decodes)
-            return
         lockstep = self._lockstep
         clock = lockstep.clock
         plan.decodes = tuple(decodes)
@@ -284,79 +99,18 @@ class Scheduler:
         for request in waiting_turn:
             request.regular = False
 
-    def _step_piped(self, plan: StepPlan, decodes: list[Request]) -> None:
-        plan.decodes = tuple(decodes)
-        plan.contexts = [r.computed for r in decodes]
-        plan.fresh = decodes
-        for request in decodes:
-            request.chunk_start = request.computed
-            request.computed += 1
-            self._sampled(plan, request)
+    def _extend_decode(self, request: Request) -> bool:
+        cached = request.computed + self._lockstep.clock
+        lag = self.pool.lag
+        done = cached - lag if request.regular or not lag else request.chunk_start
+        return self.pool.extend(request, cached, cached + 1, done, cached + 1 - lag)
 
-    def _chunk(self, request: Request, budget: int) -> int:
-        """Tokens of a request that a step with that much budget left takes; 0 if it cannot run."""
-        if request.decoding:
-            return int(self._eligible(request))
-        return self._rule.size(request.computed, request.target, request.junction, budget)
+    def _join(self, request: Request) -> None:
+        request.regular = False
+        self._lockstep.join(request)
 
-    def _eligible(self, request: Request) -> bool:
-        """Whether a decode's previous token is known, or will be when a pipeline reaches it."""
-        if not self._piped or request.in_step < self._completed:
-            return True
-        stages = self.settings.pipeline_parallel_size
-        return self.settings.async_scheduling and self._index - request.in_step >= stages
+    def _leave(self, request: Request) -> None:
+        self._lockstep.leave(request)
 
-    # Prompts
-
-    def _admit(self, plan: StepPlan, budget: int) -> None:
-        running, waiting = self.running, self.waiting
-        while waiting and budget > 0 and len(running) < self.settings.max_num_seqs:
-            request = waiting[0]
-            hit = self.pool.lookup(request)
-            request.computed = hit.tokens
-            chunk = self._chunk(request, budget)
-            reserve = self._reserve if running else 0
-            if not self.pool.admit(request, hit, hit.tokens + chunk, reserve):
-                request.computed = 0
-                return
-            waiting.popleft()
-            self._admitted += 1
-            request.seq = self._admitted
-            request.hit_tokens += hit.tokens
-            running.append(request)
-            self._prefills.append(request)
-            self._prefill(plan, request, chunk)
-            budget -= chunk
-
-    def _stays_blocked(self) -> bool:
-        """Whether the head of the queue cannot be admitted while decodes only take blocks."""
-        if len(self.running) >= self.settings.max_num_seqs:
-            return True
-        head = self.waiting[0]
-        return not self.pool.windowed and not self.pool.fits(
-            head, self.pool.lookup(head), self._reserve
-        )
-
-    def _prefill(self, plan: StepPlan, request: Request, chunk: int) -> None:
-        before = request.computed
-        request.chunk_start = before
-        request.computed = before + chunk
-        plan.prefills.append((request, chunk, before))
-        if request.computed == request.target:
-            self._prefills.remove(request)
-            plan.ending.append(request)
-            self._sampled(plan, request)
-
-    def _sampled(self, plan: StepPlan, request: Request) -> None:
-        """A step takes a request to the end of what is known: a token will come of it."""
-        request.in_step = self._index
-        if request.computed == request.final:
-            request.decoding = False
-            request.generated = request.output
-            request.target = request.final
-            plan.last.append(request)
-        elif self._piped:
-            request.decoding = True
-        else:
-            request.regular = False
-            self._lockstep.join(request)
+    def _eligible(self, request: Request) -> bool:  # noqa: ARG002
+        return True

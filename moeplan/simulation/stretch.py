@@ -1,0 +1,90 @@
+"""A stretch of like decode steps: who decodes in turn, and when each step starts and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moeplan.cost.batch import StepTimer
+from moeplan.simulation.scheduler_base import Cohort
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stretch:
+    """Steps that the cohorts take in turn; arrays hold one entry a step, times in seconds."""
+
+    cohorts: Sequence[Cohort]
+    starts_s: np.ndarray
+    ends_s: np.ndarray
+    before_s: np.ndarray
+    """End of the same cohort's step before."""
+    stages_free_s: np.ndarray
+    """When each pipeline stage is done with each step, shape (stages, steps)."""
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Sequences of each step."""
+        sizes = np.array([len(cohort.members) for cohort in self.cohorts])
+        return np.resize(sizes, len(self.ends_s))
+
+
+def price(
+    timer: StepTimer,
+    cohorts: Sequence[Cohort],
+    steps: int,
+    previous_s: Sequence[float],
+    free_s: Sequence[float],
+) -> Stretch:
+    """Price `steps` steps and let them flow through the pipeline.
+
+    `previous_s` are the ends of each cohort's last step, `free_s` the times at which each stage has
+    done all that was launched before. A step starts when both its cohort and the first stage are
+    ready; it may be launched earlier, never later.
+    """
+    if len(free_s) == 1:
+        seconds = timer.decode_seconds(cohorts[0].contexts, steps)
+        times = np.cumsum(np.concatenate(([max(previous_s[0], free_s[0])], seconds)))
+        before = np.concatenate(([previous_s[0]], times[1:-1]))
+        return Stretch(cohorts, times[:-1], times[1:], before, times[None, 1:])
+    return _flow(cohorts, _stage_seconds(timer, cohorts, steps), previous_s, free_s)
+
+
+def _stage_seconds(timer: StepTimer, cohorts: Sequence[Cohort], steps: int) -> np.ndarray:
+    """Seconds of each step at each stage, shape (steps, stages)."""
+    turns = len(cohorts)
+    seconds = np.empty((steps, timer.stages))
+    for turn, cohort in enumerate(cohorts):
+        taken = len(range(turn, steps, turns))
+        if taken:
+            seconds[turn::turns] = timer.decode_stage_seconds(cohort.contexts, taken).T
+    return seconds
+
+
+def _flow(
+    cohorts: Sequence[Cohort],
+    seconds: np.ndarray,
+    previous_s: Sequence[float],
+    free_s: Sequence[float],
+) -> Stretch:
+    """Steps queue at each stage in turn; plain floats, as each depends on the one before."""
+    turns = len(cohorts)
+    free = list(free_s)
+    ends, starts, stage_ends = list(previous_s), [], []
+    for step, row in enumerate(seconds.tolist()):
+        time = max(ends[step], free[0])
+        starts.append(time)
+        for stage, duration in enumerate(row):
+            if free[stage] > time:
+                time = free[stage]
+            free[stage] = time = time + duration
+        ends.append(time)
+        stage_ends.append(tuple(free))
+    return Stretch(
+        cohorts,
+        np.array(starts),
+        np.array(ends[turns:]),
+        np.array(ends[: len(starts)]),
+        np.array(stage_ends).T,
+    )
