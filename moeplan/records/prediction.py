@@ -35,6 +35,8 @@ class Outcome:
     weights_gib: float
     """Weights on one GPU."""
     basis: Basis
+    front_end_s: float = 0.0
+    """What every TTFT holds for HTTP, tokenizer, detokenizer and client."""
 
 
 Predict = Callable[[Deployment, Workload], Outcome]
@@ -58,6 +60,7 @@ class CachingPredictor:
             kv_pool_gib=prepared.memory.kv_pool / GIB,
             weights_gib=prepared.memory.usage.parts["weights"] / GIB,
             basis=prepared.basis,
+            front_end_s=prepared.engine.host.ttft_us * 1e-6,
         )
 
     def _prepare(self, deployment: Deployment, workload: Workload):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from importlib import resources
 from typing import Any
 
@@ -43,6 +45,8 @@ class Verdict:
     limit: str
     figure: float
     passed: bool
+    reason: str | None = None
+    """Why a limit that does not hold is out of reach, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ class PublishedReport:
 
     tables: tuple[PublishedTable, ...]
     scores: tuple[RecordScore, ...]
+    stale_reasons: tuple[str, ...] = ()
+    """Limits with a reason on file that hold all the same."""
 
     @property
     def passed(self) -> bool:
@@ -105,8 +111,25 @@ def published_report(
     again = [prefill_only(record) for record in records if record.id.startswith("lambda-")]
     scores = score([*records, *again], hardware, jobs=jobs, progress=progress, predict=predict)
     by_id = {item.record.id: item for item in scores}
-    tables = tuple(build(by_id) for build in TABLES)
-    return PublishedReport(tables, tuple(item for item in scores if "#" not in item.record.id))
+    tables = tuple(_explained(build(by_id)) for build in TABLES)
+    stale = [v.what for t in tables for v in t.verdicts if v.passed and v.what in known_misses()]
+    shipped = tuple(item for item in scores if "#" not in item.record.id)
+    return PublishedReport(tables, shipped, tuple(stale))
+
+
+@lru_cache(maxsize=1)
+def known_misses() -> dict[str, str]:
+    """Limits that honest constants do not reach, and why."""
+    text = resources.files("moeplan.records").joinpath("published_misses.json").read_text("utf-8")
+    return {row["what"]: row["reason"] for row in json.loads(text)["rows"]}
+
+
+def _explained(table: PublishedTable) -> PublishedTable:
+    """The table with the reasons on file beside the limits that do not hold."""
+    verdicts = tuple(
+        v if v.passed else replace(v, reason=known_misses().get(v.what)) for v in table.verdicts
+    )
+    return replace(table, verdicts=verdicts)
 
 
 def prefill_only(record: RunRecord) -> RunRecord:
