@@ -102,7 +102,7 @@ def report(
     pairs = [(found, compare(found, folder)) for found in evidence.runs]
     out.write_text(render(pairs, evidence.problems), encoding="utf-8")
     if records is not None:
-        write_records(records, [to_record(found) for found in evidence.runs])
+        write_records(records, [to_record(found, folder) for found in evidence.runs])
     for problem in evidence.problems:
         print(f"not used: {problem}", file=sys.stderr)
     emit([comparison for _, comparison in pairs], as_json, show_comparisons)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from moeplan.models import load_model
 from moeplan.records.record import ClientProtocol, EngineFacts, RunRecord
 from moeplan.validate.engine_log import LogFacts
 from moeplan.validate.measured import MeasuredRun
+from moeplan.validate.predict import resolved_scenario
 from moeplan.validate.workloads import ClosedLoop, LoadPoint, Poisson
 
 _SETTINGS = (
@@ -26,12 +28,12 @@ _SETTINGS = (
 )
 
 
-def to_record(run: MeasuredRun) -> RunRecord:
-    """One stored run; figures are means over its clean repeats.
+def to_record(run: MeasuredRun, plan_folder: Path) -> RunRecord:
+    """One stored run; figures are means over its clean repeats. Models are looked up as planned.
 
     Raises `UnknownNameError` where the plan names a model that is neither catalogued nor a folder.
     """
-    scenario, facts = run.plan.scenario, run.facts
+    scenario, facts = resolved_scenario(run.plan.scenario, plan_folder), run.facts
     given = run.plan.deployment
     measured = {name: spread.mean for name, spread in run.metrics.items()}
     if facts.kv_cache_tokens:
@@ -51,7 +53,7 @@ def to_record(run: MeasuredRun) -> RunRecord:
             },
             "settings": {name: given[name] for name in _SETTINGS if name in given},
             "tool": "vllm bench serve",
-            "model": scenario.model,
+            "model": run.plan.scenario.model,
             "architecture": entry.slug,
             "weight_format": (stored or entry.default_checkpoint).name,
             "kv_cache_format": None if scenario.kv == "auto" else scenario.kv,
@@ -82,7 +84,7 @@ def client_protocol(load: LoadPoint, measured: dict[str, float]) -> ClientProtoc
             **_mean_lengths(load.num_prompts, measured),
         )
     lengths = {"input_tokens": float(load.input_tokens), "output_tokens": float(load.output_tokens)}
-    return ClientProtocol(num_prompts=load.num_prompts, routing="random tokens", **lengths, **pace)
+    return ClientProtocol(num_prompts=load.num_prompts, routing="random", **lengths, **pace)
 
 
 def _mean_lengths(requests: int, measured: dict[str, float]) -> dict[str, float]:

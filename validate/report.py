@@ -116,7 +116,8 @@ def _replay(found: Comparison) -> str:
     verdict = (
         "equal in every step"
         if replay.exact
-        else f"different in {len(replay.differing)} steps; first: {replay.first_difference}"
+        else f"batches different in {len(replay.differing)} steps, free blocks in "
+        f"{len(replay.blocks_differing)} more; first: {replay.first_difference}"
     )
     return _note(
         f"Recorded arrivals through moeplan's scheduler: {replay.steps} steps, {verdict}; "

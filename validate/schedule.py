@@ -23,7 +23,9 @@ class ScheduleComparison:
 
     steps: int
     differing: tuple[int, ...]
-    """Steps whose requests, tokens, computed lengths or free blocks are not the same."""
+    """Steps whose requests, tokens or computed lengths are not the same."""
+    blocks_differing: tuple[int, ...]
+    """Steps after which another number of blocks is free."""
     preemptions: int
     """Simulated; `recorded_preemptions` beside it."""
     recorded_preemptions: int
@@ -34,8 +36,8 @@ class ScheduleComparison:
 
     @property
     def exact(self) -> bool:
-        """Whether every step agrees."""
-        return not self.differing
+        """Whether every step agrees, free blocks included."""
+        return not self.differing and not self.blocks_differing
 
 
 def requests_of(trace: StepTrace, rows: Sequence[TraceRow], chunk_tokens: int) -> list[RequestSpec]:
@@ -70,16 +72,17 @@ def compare_schedule(
     arrivals: dict[int, list[int]] = {}
     for number, step, _ in trace.arrivals:
         arrivals.setdefault(step, []).append(number)
-    differing, first = [], None
+    differing, blocks, first = [], [], None
     open_plans: list[StepPlan] = []
     for step in range(len(trace)):
         for number in arrivals.get(step, ()):
             scheduler.add(requests[number])
         plan = scheduler.schedule()
-        problem = _difference(trace, step, plan)
-        if problem:
+        if problem := _other_batch(trace, step, plan):
             differing.append(step)
-            first = first or problem
+        elif problem := _other_blocks(trace, step, plan):
+            blocks.append(step)
+        first = first or problem
         if plan is not None:
             open_plans.append(plan)
         while len(open_plans) > int(settings.async_scheduling):
@@ -87,6 +90,7 @@ def compare_schedule(
     return ScheduleComparison(
         steps=len(trace),
         differing=tuple(differing),
+        blocks_differing=tuple(blocks),
         preemptions=scheduler.preemptions,
         recorded_preemptions=len(trace.preemptions),
         chunked_prefills=trace.chunked(),
@@ -96,13 +100,17 @@ def compare_schedule(
     )
 
 
-def _difference(trace: StepTrace, step: int, plan: StepPlan | None) -> str | None:
+def _other_batch(trace: StepTrace, step: int, plan: StepPlan | None) -> str | None:
     recorded = sorted(trace.rows(step))
     simulated = sorted(plan.items()) if plan else []
-    if recorded != simulated:
-        only = [row for row in recorded if row not in simulated][:3]
-        other = [row for row in simulated if row not in recorded][:3]
-        return f"step {step}: recorded {only}, simulated {other} (request, new, computed)"
+    if recorded == simulated:
+        return None
+    only = [row for row in recorded if row not in simulated][:3]
+    other = [row for row in simulated if row not in recorded][:3]
+    return f"step {step}: recorded {only}, simulated {other} (request, new, computed)"
+
+
+def _other_blocks(trace: StepTrace, step: int, plan: StepPlan | None) -> str | None:
     if plan is not None and plan.free_blocks != trace.free[step]:
         return f"step {step}: {trace.free[step]} free blocks recorded, {plan.free_blocks} simulated"
     return None

@@ -89,7 +89,7 @@ def load_calibration(path: Path) -> Calibration:
         calibration = Calibration.model_validate(content)
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}; `moeplan calibrate` writes one") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise RecordError(f"{path}: no calibration file: {error}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
