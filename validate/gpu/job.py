@@ -1,4 +1,4 @@
-"""One model on one server: exact step times, served points, routing checks, written as they come."""
+"""One model on one server: exact step times, served points and routing checks."""
 
 from __future__ import annotations
 
