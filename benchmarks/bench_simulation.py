@@ -28,11 +28,12 @@ PREFILL_S = 30e-6  # one more prompt token
 class LinearTimer:
     """A step costs a floor plus so much a sequence, a cached token and a prompt token."""
 
-    stages = 1
+    def __init__(self, stages: int = 1):
+        self.stages = stages
 
     def stage_seconds(self, batch: StepBatch) -> tuple[float, ...]:
-        """One stage."""
-        return (self.step_seconds(batch),)
+        """Equal stages."""
+        return (self.step_seconds(batch) / self.stages,) * self.stages
 
     def step_seconds(self, batch: StepBatch) -> float:
         """Closed form."""
@@ -45,11 +46,19 @@ class LinearTimer:
         count, total = len(contexts), int(contexts.sum())
         return FLOOR_S + DECODE_S * count + CONTEXT_S * (total + count * np.arange(steps))
 
+    def decode_stage_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
+        """The same by stage."""
+        share = self.decode_seconds(contexts, steps) / self.stages
+        return np.tile(share, (self.stages, 1))
 
-def replica(prefix_caching: bool = False) -> ReplicaSpec:
-    """An engine with ample KV."""
-    settings = SchedulerSettings(8192, 1024, enable_prefix_caching=prefix_caching)
-    return ReplicaSpec(LinearTimer(), KVCacheSpec(40_000, 16, (KVGroup("full", 16),)), settings)
+
+def replica(blocks: int = 40_000, stages: int = 1, prefix_caching: bool = False) -> ReplicaSpec:
+    """An engine, with ample KV by default."""
+    settings = SchedulerSettings(
+        8192, 1024, enable_prefix_caching=prefix_caching, pipeline_parallel_size=stages
+    )
+    kv = KVCacheSpec(blocks, 16, (KVGroup("full", 16),))
+    return ReplicaSpec(LinearTimer(stages), kv, settings)
 
 
 def workload(**changes: object) -> Workload:
@@ -85,7 +94,9 @@ def main() -> None:
     result = report("512 x 8192/1024, 32 at a time", [replica()], workload())
     report("the same, outputs of 512 to 1536", [replica()], workload(output_range=(0.5, 1.5)))
     report("the same, 2 replicas", [replica(), replica()], workload())
-    report("shared prefix of 4096, block identities", [replica(True)],
+    report("the same, 4 pipeline stages", [replica(stages=4)], workload())
+    report("the same, KV for 19 requests: preemption", [replica(11_000, 1, True)], workload())
+    report("shared prefix of 4096, block identities", [replica(prefix_caching=True)],
            workload(shared_prefix_tokens=4096))  # fmt: skip
     report("Poisson, 1 request/s", [replica()], workload(arrivals="poisson", request_rate=1.0))
     report("8 x longer outputs, 64 prompts", [replica()],

@@ -43,14 +43,13 @@ def run(
     specs = requests(workload)
     for number, replica in enumerate(replicas):
         _check_fit(number, replica, specs)
+    findable = [replica.finds_prefixes for replica in replicas]
     shared = any(spec.hash_ids for spec in specs)
-    know_blocks = [r.settings.enable_prefix_caching and shared for r in replicas]
     args = (replicas, router, workload, specs, macro, record_steps, progress)
     try:
-        return _Run(*args, know_blocks).result()
+        return _Run(*args, [shared and finds for finds in findable]).result()
     except BlocksMatterError:
-        know_blocks = [r.settings.enable_prefix_caching for r in replicas]
-        return _Run(*args, know_blocks).result()
+        return _Run(*args, findable).result()
 
 
 def _check_fit(number: int, replica: ReplicaSpec, specs: Sequence[RequestSpec]) -> None:

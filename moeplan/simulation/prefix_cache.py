@@ -32,7 +32,8 @@ class PrefixCachePool(KVPool):
     def __init__(self, spec: KVCacheSpec, lag: int):
         super().__init__(spec, lag)
         self._list = BlockList(spec.num_blocks)
-        self._chains: dict[tuple[int, ...], int] = {}
+        self._links: dict[tuple[int, ...], int] = {}
+        self._chains: dict[tuple[tuple[int, ...], int, int], list[int]] = {}
 
     @property
     def free(self) -> int:  # type: ignore[override]
@@ -49,17 +50,21 @@ class PrefixCachePool(KVPool):
         """Keys of the prompt's leading blocks that others may share, each for all before it too."""
         keys = request.block_keys.get(size)
         if keys is None:
-            keys = request.block_keys[size] = self._chain(request, size)
+            ids, chunk = request.spec.hash_ids, request.spec.hash_chunk_tokens
+            chain = self._chains.get((ids, chunk, size))
+            if chain is None:
+                chain = self._chains[ids, chunk, size] = self._chain(ids, chunk, size)
+            keys = request.block_keys[size] = chain[: request.prompt // size]
         return keys
 
-    def _chain(self, request: Request, size: int) -> list[int]:
-        ids, chunk = request.spec.hash_ids, request.spec.hash_chunk_tokens
+    def _chain(self, ids: tuple[int, ...], chunk: int, size: int) -> list[int]:
+        """Keys of the whole blocks that `ids` cover."""
         keys: list[int] = []
         parent = seen = 0
-        for block in range(min(request.prompt, len(ids) * chunk) // size):
+        for block in range(len(ids) * chunk // size):
             upto = -(-(block + 1) * size // chunk)
             link = (parent, size, *ids[seen:upto])
-            parent = self._chains.setdefault(link, len(self._chains) + 1)
+            parent = self._links.setdefault(link, len(self._links) + 1)
             seen = upto
             keys.append(parent)
         return keys
@@ -89,11 +94,12 @@ class PrefixCachePool(KVPool):
         while True:
             start = limit
             for g, group in enumerate(self.paged):
-                hits[g] = self._group_hit(g, group, request, limit)
+                if start == request.target - 1 or group.kind != "full":  # a full one only shrinks
+                    hits[g] = self._group_hit(g, group, request, limit)
                 limit = min(limit, len(hits[g]) * group.block_size)
                 limit -= limit % self.spec.block_size
                 longest = max(longest, limit)
-            if limit == start:
+            if limit == start or len(hits) == 1:
                 break
         blocks = [hit[: limit // g.block_size] for hit, g in zip(hits, self.paged, strict=True)]
         return PrefixHit(limit, blocks, longest)
@@ -106,13 +112,15 @@ class PrefixCachePool(KVPool):
         start = 0
         if group.kind == "chunked":  # blocks of earlier chunks are never read again
             start = min(skipped_tokens(group, limit) // size, blocks)
-        found = [0] * start
+        hit = [0] * start
+        found, keys = self._list.found, self._shared_keys(request, size)
         for block in range(start, blocks):
-            match = self._list.find((g, self._key(request, size, block)))
+            key = keys[block] if block < len(keys) else self._own_key(request, block)
+            match = found.get((g, key))
             if match is None:
                 break
-            found.append(match)
-        return found
+            hit.append(match[0])
+        return hit
 
     def _window_hit(self, g: int, group: KVGroup, request: Request, blocks: int) -> list[int]:
         """The rightmost run of named blocks that covers a window, or the run from the start."""
@@ -174,12 +182,14 @@ class PrefixCachePool(KVPool):
         """See `KVPool.extend`."""
         if self.windowed:
             self._drop_passed(request, done)
-        need = 0
-        for size, blocks in zip(self.sizes, request.blocks, strict=False):
-            need += max(-(-total // size) - len(blocks), 0)
-        if need > len(self._list.free):
-            return False
+        need, held = 0, request.blocks
+        for g, size in enumerate(self.sizes):
+            missing = -(-total // size) - len(held[g])
+            if missing > 0:
+                need += missing
         if need:
+            if need > len(self._list.free):
+                return False
             self._grow(request, total)
         self._name(request, known)
         return True
@@ -201,24 +211,27 @@ class PrefixCachePool(KVPool):
 
     def _name(self, request: Request, known: int) -> None:
         """Name the full blocks of the first `known` tokens."""
-        for g, (group, size) in enumerate(zip(self.paged, self.sizes, strict=True)):
-            start, full = request.cached[g], known // size
-            if full <= start:
+        cached = request.cached
+        for g, size in enumerate(self.sizes):
+            start, full = cached[g], known // size
+            if full > start:
+                cached[g] = full
+                self._name_range(g, request, start, full)
+
+    def _name_range(self, g: int, request: Request, start: int, end: int) -> None:
+        group, names, blocks = self.paged[g], self._list.names, request.blocks[g]
+        keys = self._shared_keys(request, group.block_size)
+        sparse = group.kind == "sliding"
+        for position in range(start, end):
+            block = blocks[position]
+            if names[block] is not None or not block:
                 continue
-            request.cached[g] = full
-            names, blocks = self._list.names, request.blocks[g]
-            keys = self._shared_keys(request, size)
-            sparse = group.kind == "sliding"
-            for position in range(start, full):
-                block = blocks[position]
-                if names[block] is not None or not block:
-                    continue
-                if sparse and not self._keeps(group, request, position):
-                    continue
-                if position < len(keys):
-                    self._list.register(block, (g, keys[position]))
-                else:
-                    names[block] = OWN
+            if sparse and not self._keeps(group, request, position):
+                continue
+            if position < len(keys):
+                self._list.register(block, (g, keys[position]))
+            else:
+                names[block] = OWN
 
     def _keeps(self, group: KVGroup, request: Request, position: int) -> bool:
         """Whether a block lies in a window from which a sliding group's prefix may go on."""

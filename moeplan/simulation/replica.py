@@ -40,6 +40,12 @@ class ReplicaSpec:
     front_end_seconds: float = 0.0
     """From the client's send until the engine core has the request, and back: HTTP, tokens."""
 
+    @property
+    def finds_prefixes(self) -> bool:
+        """Whether its cache can find anything; recurrent state is not kept (a simplification)."""
+        recurrent = any(group.kind == "recurrent" for group in self.kv.groups)
+        return self.settings.enable_prefix_caching and not recurrent
+
 
 class BlocksMatterError(Exception):
     """A preempted request may find its own blocks again: counting blocks is not enough."""
@@ -65,7 +71,7 @@ class Replica:
         self._timer = spec.timer
         self._finished = finished
         self._macro = macro
-        self._recompute_hits = spec.settings.enable_prefix_caching and not know_blocks
+        self._recompute_hits = spec.finds_prefixes and not know_blocks
         self._depth = spec.settings.max_concurrent_batches
         self._stages = spec.settings.pipeline_parallel_size
         self._stage_free_s = [0.0] * self._stages
