@@ -96,9 +96,14 @@ def kv_plan(deployment: Deployment, engine: ResolvedEngine) -> KVPlan:
 def _check_budget(
     deployment: Deployment, engine: ResolvedEngine, state: tuple[int, ...], block_size: int
 ) -> None:
-    """vLLM before 0.27 demands a budget of at least one block where it caches recurrent states."""
+    """vLLM before 0.27 demands a budget of at least one block where it caches recurrent states.
+
+    Refused only where the user asked for prefix caching: published runs with defaults served models
+    whose blocks, by this count, exceed the budget (Nemotron-3-Super on GB10, vLLM 0.26).
+    """
     budget = engine.max_num_batched_tokens
-    if not any(state) or not engine.prefix_caching or block_size <= budget:
+    asked = deployment.engine.enable_prefix_caching
+    if not any(state) or not asked or block_size <= budget:
         return
     if engine.engine == "vllm" and not vllm_has(deployment.engine, "blocks beyond the budget"):
         raise DeploymentError(
