@@ -28,6 +28,8 @@ class HostOverhead(Provenance):
     """What one API-server process spends on a streamed token."""
     ttft_us: NonNegative
     """HTTP, tokenizer, detokenizer and client, once a request."""
+    exposed_us_per_sequence: NonNegative = 0.0
+    """Sampling and token hand-over of one sequence that no overlap hides, a step."""
 
 
 class HostOverride(Provenance):

@@ -49,6 +49,8 @@ class ResolvedEngine:
     """Tokens for which a windowed KV group keeps room beyond its window."""
     cuda_graph_sizes: tuple[int, ...]
     """Token counts with a captured graph, rising; empty without graphs."""
+    routes_padding: bool
+    """Whether the rows that pad a batch to its graph are routed to experts too."""
     host: HostOverhead
     reasons: MappingProxyType[str, str]
 
@@ -103,6 +105,7 @@ def resolve_engine(
         max_concurrent_batches=batches,
         max_in_flight_tokens=tokens * (batches if vllm_has(settings, IN_FLIGHT_BATCHES) else 1),
         cuda_graph_sizes=_graph_sizes(settings, profile, device, tokens, seqs, reasons),
+        routes_padding=settings.engine == "vllm" and not vllm_has(settings, "experts skip padding"),
         host=profile.host_on(device.id),
         reasons=MappingProxyType(reasons),
     )

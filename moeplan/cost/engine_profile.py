@@ -17,9 +17,10 @@ VLLM_SINCE: MappingProxyType[str, tuple[int, int]] = MappingProxyType(
         "blocks beyond the budget": (0, 27),
         "graph of max_num_seqs": (0, 29),
         "asynchronous pipeline": (0, 29),
+        "experts skip padding": (0, 33),
     }
 )
-"""First vLLM release with a rule, found by reading the releases 0.20 to 0.32 side by side.
+"""First vLLM release with a rule, found by reading the releases 0.20 to 0.33 side by side.
 
 The asynchronous pipeline is model runner V2 as the default for all architectures.
 """
