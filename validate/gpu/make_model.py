@@ -42,15 +42,20 @@ def quantization_config(storage: str, num_layers: int) -> dict[str, Any] | None:
 
 
 def write_tokenizer(folder: Path, vocab_size: int) -> None:
-    """One word a token, split at spaces: ids → text → ids is exact for every id."""
+    """One word a token, split at spaces: ids → text → ids is exact for every id.
+
+    No special token may begin a word: special tokens are cut out of the text first.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    vocab = {f"w{i}": i for i in range(vocab_size)}
-    tokenizer = Tokenizer(models.WordLevel(vocab=vocab, unk_token="w3"))
+    special = ("<pad>", "<s>", "</s>", "<unk>")
+    vocab = {token: i for i, token in enumerate(special)}
+    vocab |= {f"w{i}": i for i in range(len(special), vocab_size)}
+    tokenizer = Tokenizer(models.WordLevel(vocab=vocab, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.save(str(folder / "tokenizer.json"))
-    words = {"pad_token": "w0", "bos_token": "w1", "eos_token": "w2", "unk_token": "w3"}
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 1 << 20, **words}
+    roles = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), special, strict=True))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 1 << 20, **roles}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 

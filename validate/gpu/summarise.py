@@ -4,7 +4,7 @@
 
 RAW_DIR holds one folder a machine, each with host.json and one folder a model. Writes
 engines.jsonl, steps.jsonl, routing.jsonl, runs.jsonl (the format of published measurements) and
-runs_skewed.jsonl and runs_disturbed.jsonl (a kernel was compiled meanwhile) to EVIDENCE_DIR.
+runs_unchecked.jsonl (points whose routing or steadiness is not established) to EVIDENCE_DIR.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from .runs import run_record, stall
+from .runs import is_evidence, run_record, stall
 from .steps import Step, lines, read_steps, spread, steady_decodes, within
 
 DECODES = ("decode", "decode_long", "decode_skewed")
@@ -211,13 +211,6 @@ def served_records(model: dict[str, Any], folder: Path) -> Iterator[dict[str, An
         yield run_record(model, facts, point, seen[key], stalled)
 
 
-def run_file(record: dict[str, Any]) -> str:
-    """Disturbed and skewed points stand apart: scoring takes plain random traffic for granted."""
-    if "DISTURBED" in record["notes"]:
-        return "runs_disturbed"
-    return "runs_skewed" if "-skewed-" in record["id"] else "runs"
-
-
 def main() -> None:
     """Write one file a kind of record."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -233,7 +226,7 @@ def main() -> None:
             found["steps"] += step_records(model, folder, card)
             found["routing"] += routing_records(model, folder)
             for record in served_records(model, folder):
-                found[run_file(record)].append(record)
+                found["runs" if is_evidence(record) else "runs_unchecked"].append(record)
     for name, records in found.items():
         text = "".join(json.dumps(record) + "\n" for record in records)
         (options.evidence / f"{name}.jsonl").write_text(text)
