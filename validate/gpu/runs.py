@@ -63,6 +63,21 @@ def measured(result: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     return {name: round(value, 4) for name, value in figures.items()}
 
 
+def workload(point: dict[str, Any]) -> dict[str, Any]:
+    """The client's protocol: fixed lengths, all requests at once, a cap on those under way."""
+    return {
+        "mode": "closed_loop" if point["concurrency"] > 1 else "single_stream",
+        "input_tokens": point["input_tokens"],
+        "output_tokens": point["output_tokens"],
+        "length_distribution": "fixed",
+        "length_range": [1.0, 1.0],
+        "concurrency": point["concurrency"],
+        "request_rate": "inf",
+        "num_prompts": point["prompts"],
+        "prefix_hit_tokens": 0,
+    }
+
+
 def run_record(
     model: dict[str, Any],
     facts: dict[str, Any],
@@ -112,17 +127,7 @@ def run_record(
         "nodes": 1,
         "interconnect": None,
         "parallelism": {"tp": 1, "pp": 1, "dp": 1, "ep": 1, "replicas": 1},
-        "workload": {
-            "mode": "closed_loop" if point["concurrency"] > 1 else "single_stream",
-            "input_tokens": point["input_tokens"],
-            "output_tokens": point["output_tokens"],
-            "length_distribution": "fixed",
-            "length_range": [1.0, 1.0],
-            "concurrency": point["concurrency"],
-            "request_rate": "inf",
-            "num_prompts": point["prompts"],
-            "prefix_hit_tokens": 0,
-        },
+        "workload": workload(point),
         "speculative": None,
         "measured": figures,
         "assumed": [],
