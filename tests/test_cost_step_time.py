@@ -59,10 +59,11 @@ def test_a_run_of_decode_steps_equals_its_steps_one_by_one(model, contexts, step
 def test_explained_operators_add_up_to_the_step(model):
     deployment = prepared(model)
     batch = decode([4096] * 24)
-    rows = operator_shares(deployment.stages, batch, deployment.engine.padded_tokens(24))
+    rows = operator_shares(deployment.stages, batch, deployment.engine)
     small = HARDWARE.kernel_set("b200").small
     glue = deployment.stages[0].layer_equivalents * small.decode_us_per_layer * 1e-6
-    total = sum(row.seconds for row in rows) + glue
+    exposed = 24 * deployment.engine.host.exposed_us_per_sequence * 1e-6
+    total = sum(row.seconds for row in rows) + glue + exposed
     assert deployment.timer.step_seconds(batch) == pytest.approx(total, rel=1e-6)
 
 
@@ -135,3 +136,14 @@ def test_bit_work_of_a_uniform_checkpoint_is_active_weights_times_bits():
     entry = load_model("qwen3-30b-a3b")
     bits = effective_bit_work(entry.architecture, entry.checkpoint("bf16"))
     assert bits == pytest.approx(16 * 3.042e9, rel=0.001)
+
+
+def test_padding_reaches_the_experts_until_vllm_skips_it():
+    old, new = (
+        prepared(version=version, max_num_seqs=64).timer for version in ("0.24.0", "0.33.0")
+    )
+    nine, sixteen = decode([100] * 9), decode([100] * 16)
+    assert old.step_seconds(sixteen) - old.step_seconds(nine) < 1e-3 * old.step_seconds(nine) + (
+        7 * prepared().engine.host.exposed_us_per_sequence * 1e-6 + 2e-5
+    )
+    assert new.step_seconds(nine) < old.step_seconds(nine)

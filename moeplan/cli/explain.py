@@ -57,8 +57,8 @@ def explain_data(prepared: Prepared, step: StepOptions) -> dict[str, Any]:
     from moeplan.cost.explain import effective_bit_work, operator_shares
 
     batch = _batch(prepared, step)
-    padded = prepared.engine.padded_tokens(batch.tokens) if not step.prefill else batch.tokens
-    shares = operator_shares(prepared.stages, batch, padded)
+    padded = prepared.engine.padded_tokens(batch.tokens)
+    shares = operator_shares(prepared.stages, batch, prepared.engine)
     stages = prepared.timer.stage_seconds(batch)
     deployment = prepared.deployment
     return {

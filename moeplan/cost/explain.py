@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moeplan.cost.batch import StepBatch
+from moeplan.cost.engine import ResolvedEngine
 from moeplan.cost.operators import Cost, Load, Operator
 from moeplan.cost.stages import Stage
 from moeplan.models.architecture import Architecture, MoEFFN
@@ -30,13 +31,14 @@ class OperatorShare:
 
 
 def operator_shares(
-    stages: tuple[Stage, ...], batch: StepBatch, padded_tokens: int
+    stages: tuple[Stage, ...], batch: StepBatch, engine: ResolvedEngine
 ) -> list[OperatorShare]:
     """Every operator of a step: bytes, FLOPs and seconds of all executions, and what binds."""
     decodes = len(batch.decode_contexts)
+    padded = engine.padded_tokens(batch.tokens)
     load = Load(
-        float(batch.tokens),
-        float(padded_tokens),
+        float(padded if engine.routes_padding else batch.tokens),
+        float(padded),
         float(decodes),
         float(batch.tokens - decodes),
         float(batch.sampled_rows),

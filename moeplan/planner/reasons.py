@@ -7,7 +7,8 @@ from collections import defaultdict
 from moeplan.cost.batch import StepBatch
 from moeplan.cost.explain import OperatorShare, operator_shares
 from moeplan.cost.predictor import Prepared
-from moeplan.planner.recommendation import Candidate, Objective
+from moeplan.planner.objective import Objective
+from moeplan.planner.recommendation import Candidate
 from moeplan.planner.slo import Limit
 
 _SAME = 0.005
@@ -18,8 +19,9 @@ def decode_shares(prepared: Prepared, batch: int, context: int) -> list[Operator
     """Operators of a decode step of `batch` sequences at `context` tokens, slowest first."""
     batch = max(1, min(batch, prepared.engine.max_num_seqs))
     step = StepBatch(decode_contexts=[context] * batch, sampled_rows=batch)
-    padded = prepared.engine.padded_tokens(batch)
-    return sorted(operator_shares(prepared.stages, step, padded), key=lambda row: -row.seconds)
+    return sorted(
+        operator_shares(prepared.stages, step, prepared.engine), key=lambda row: -row.seconds
+    )
 
 
 def typical_shares(candidate: Candidate) -> list[OperatorShare]:
