@@ -40,9 +40,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def setup() -> Setup:
+def setup(routers: bool = False) -> Setup:
     scenario = Scenario(model="model", device="cpu", engine_version="0.32.0", enforce_eager=True)
-    return Setup(scenario, hardware_dir="hardware", probe=False)
+    return Setup(scenario, hardware_dir="hardware", probe=False, routers=routers)
 
 
 def wanted() -> list[Wanted]:
@@ -200,7 +200,8 @@ def _commands() -> str:
     return "\n".join(found)
 
 
-def test_records_carry_the_engines_own_facts(folder):
+def test_records_carry_the_engines_own_facts_and_the_routing_check(folder):
+    write_plan(folder / "plan.toml", build_plan(setup(routers=True), wanted(), folder))
     carry_out(folder)
     run = next(r for r in read_store(folder / "runs").runs if r.key == "large")
     record = to_record(run, folder)
@@ -208,7 +209,19 @@ def test_records_carry_the_engines_own_facts(folder):
     assert record.measured["output_tok_s"] == pytest.approx(256)
     assert record.engine_facts.kv_cache_tokens == 65_536
     assert record.engine_facts.num_gpu_blocks == 64
-    assert "routing not checked" in record.notes
+    assert record.engine_facts.routing.batch_tokens == 16
+    assert record.engine_facts.routing.distinct_experts_mean == 7.5
+    assert "routing checked" in record.notes
+
+
+def test_routers_that_cannot_be_checked_are_reported(folder, monkeypatch):
+    monkeypatch.setenv("FAKE_FAULT", "no-extension")
+    write_plan(folder / "plan.toml", build_plan(setup(routers=True), wanted(), folder))
+    outcome = carry_out(folder)
+    assert outcome.measured == ["small", "large"]
+    assert "routing not checked" in outcome.problems[0]
+    run = read_store(folder / "runs").runs[0]
+    assert any("no evidence" in note for note in compare(run, folder).notes)
 
 
 def test_the_report_shows_the_stored_predictions(folder, capsys):

@@ -52,6 +52,8 @@ class Setup:
     serve_options: tuple[str, ...] = ()
     """Further options of `vllm serve`; the predictions know nothing of them."""
     probe: bool = True
+    routers: bool = True
+    """Draw and check the routers of a MoE model without weights."""
 
     def hardware(self, folder: Path) -> Hardware:
         """Hardware data with the calibration applied."""
@@ -70,7 +72,9 @@ def build_plan(setup: Setup, wanted: Sequence[Wanted], folder: Path) -> Plan:
     scenario = resolved_scenario(setup.scenario, folder)
     longest = max(to_workload(w.load, folder, setup.routing).longest_tokens for w in wanted)
     prepared = prepare_deployment(scenario, hardware, longest, setup.routing)
-    options = engine_options(prepared, dummy=setup.model is None, probe=setup.probe)
+    dummy = setup.model is None
+    routers = setup.routers and dummy and prepared.deployment.architecture.is_moe
+    options = engine_options(prepared, dummy=dummy, probe=setup.probe, routers=routers)
     options += setup.serve_options
     runs = []
     for run in wanted:
@@ -95,6 +99,7 @@ def build_plan(setup: Setup, wanted: Sequence[Wanted], folder: Path) -> Plan:
             layers=setup.layers,
             environment=dict(setup.environment),
             probe=setup.probe,
+            routers=routers,
         ),
         memory=memory_prediction(prepared),
         runs=runs,

@@ -103,6 +103,7 @@ def compare(run: MeasuredRun, plan_folder: Path, hardware: Hardware | None = Non
         prepared = prepared_of(run.plan, plan_folder, hardware)
     except MoeplanError as error:
         notes.append(f"steps cannot be priced here: {error}")
+    notes += _doubts_about_routing(run)
     replay, errors, attribution = None, [], None
     if prepared is None or not run.traces:
         notes += [] if run.traces else ["no steps were recorded"]
@@ -122,6 +123,19 @@ def compare(run: MeasuredRun, plan_folder: Path, hardware: Hardware | None = Non
         attribution=attribution,
         notes=notes,
     )
+
+
+def _doubts_about_routing(run: MeasuredRun) -> list[str]:
+    """Figures of a MoE model without weights are evidence only where its routers were checked."""
+    if run.plan.launch.model or not run.facts.moe_backend:
+        return []
+    if not run.routing:
+        return ["routing was not checked: figures above batch 1 are no evidence"]
+    return [
+        f"routers touch {t.distinct:.1f} experts at {t.batch_tokens} tokens a step, "
+        f"{t.expected:.1f} expected"
+        for t in run.routing
+    ]
 
 
 def _memory(run: MeasuredRun) -> list[Row]:

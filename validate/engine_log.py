@@ -40,6 +40,8 @@ class LogFacts:
     init_seconds: float | None = None
     """Profiling, KV cache creation and warm-up."""
     attention_backend: str | None = None
+    flash_attention_version: int | None = None
+    mla_prefill_backend: str | None = None
     moe_backend: str | None = None
     linear_backend: str | None = None
     all_reduce_backends: tuple[str, ...] = ()
@@ -157,7 +159,13 @@ _RULES: dict[str, _Rule] = {
         str,
         _first,
     ),
-    "linear_backend": _Rule((r"Using (\w+) for \w*LinearMethod",), str, _first),
+    "linear_backend": _Rule(
+        (r"Selected (\w+) for \w*Linear", r"Using (\w+) for \w*LinearMethod"), str, _first
+    ),
+    "flash_attention_version": _Rule((r"Using FlashAttention version (\d)",), int),
+    "mla_prefill_backend": _Rule(
+        (r"Using (\w+) MLA prefill backend", r"Using (.*) for MLA prefill"), str
+    ),
     "all_reduce_backends": _Rule((r"Using \[([^\]]*)\] all-reduce backends",), _names, _first),
     "async_scheduling": _Rule((r"Asynchronous scheduling is (enabled|disabled)",), _truth, _first),
     "block_size": _Rule((r"Setting attention block size to (\d+) tokens",), _whole),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from moeplan.planner.launch import serve_arguments
 from moeplan.validate.probe import ASYNC_CLASS, SYNC_CLASS
+from moeplan.validate.routing import EXTENSION
 
 if TYPE_CHECKING:
     from moeplan.cost.predictor import Prepared
@@ -18,8 +19,8 @@ _GIVEN = {
 """Settings passed on only where the user set them: each replaces a rule of the engine."""
 
 
-def engine_options(prepared: Prepared, *, dummy: bool, probe: bool) -> list[str]:
-    """Options after the model: the resolved settings, `dummy` weights, the step probe."""
+def engine_options(prepared: Prepared, *, dummy: bool, probe: bool, routers: bool) -> list[str]:
+    """Options after the model: the resolved settings, `dummy` weights, probe and drawn routers."""
     settings = prepared.deployment.engine
     options = serve_arguments(prepared)[1:]
     for name, option in _GIVEN.items():
@@ -39,4 +40,6 @@ def engine_options(prepared: Prepared, *, dummy: bool, probe: bool) -> list[str]
     if probe:
         chosen = ASYNC_CLASS if prepared.engine.async_scheduling else SYNC_CLASS
         options += ["--scheduler-cls", chosen]
+    if routers:
+        options += ["--worker-extension-cls", EXTENSION]
     return options

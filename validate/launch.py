@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from moeplan.errors import EngineFailedError
 from moeplan.validate.failures import PortOccupiedError, StartTimeoutError, failure_from_log
@@ -115,15 +115,25 @@ class Engine:
         with urllib.request.urlopen(self.base_url + path, timeout=timeout_s) as answer:
             return answer.read()
 
+    def post(self, path: str, content: Any = None, timeout_s: float = 30.0) -> Any:
+        """Answer to a POST request as plain values, None if it is empty; raises OSError."""
+        request = urllib.request.Request(
+            self.base_url + path,
+            data=json.dumps(content).encode() if content is not None else b"",
+            headers={"Content-Type": "application/json"},
+            method="POST",
+        )
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            body = answer.read()
+        return json.loads(body) if body else None
+
     def reset_prefix_cache(self) -> None:
         """Forget all cached prefixes, so that the next run starts as the first did.
 
         Raises `EngineFailedError` where the engine refuses (it does while requests run).
         """
-        request = urllib.request.Request(self.base_url + "/reset_prefix_cache", method="POST")
         try:
-            with urllib.request.urlopen(request, timeout=30.0):
-                return
+            self.post("/reset_prefix_cache")
         except OSError as error:
             raise self.failure(f"the engine did not reset its prefix cache: {error}") from None
 

@@ -15,6 +15,7 @@ from moeplan.records.importers import vllm_bench
 from moeplan.validate.engine_log import LogFacts, facts_from_dict
 from moeplan.validate.plan import Plan, PlannedRun
 from moeplan.validate.probe import StepTrace, trace_from_bytes
+from moeplan.validate.routing import Touched
 from moeplan.validate.store import RunFolder, Store
 
 
@@ -55,6 +56,12 @@ class MeasuredRun:
     def facts(self) -> LogFacts:
         """What the engine's log said."""
         return facts_from_dict(self.engine["log"])
+
+    @property
+    def routing(self) -> list[Touched] | None:
+        """Experts that the routers touched where they were checked, else None."""
+        found = self.engine.get("routing")
+        return None if found is None else [Touched(**t) for t in found["touched"]]
 
     @cached_property
     def metrics(self) -> dict[str, Spread]:

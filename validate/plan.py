@@ -68,6 +68,8 @@ class Launch(_Strict):
     environment: dict[str, str] = {}
     probe: bool = True
     """Record every scheduler step from inside the engine."""
+    routers: bool = False
+    """Draw the routers of a model without weights and count the experts that they touch."""
 
 
 class Calibration(_Strict):

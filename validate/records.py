@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moeplan.models import load_model
-from moeplan.records.record import ClientProtocol, EngineFacts, RunRecord
+from moeplan.records.record import ClientProtocol, EngineFacts, RoutingCheck, RunRecord
 from moeplan.validate.engine_log import LogFacts
 from moeplan.validate.measured import MeasuredRun
 from moeplan.validate.predict import resolved_scenario
@@ -63,7 +63,7 @@ def to_record(run: MeasuredRun, plan_folder: Path) -> RunRecord:
             "parallelism": {"tp": scenario.tp or 1, "pp": scenario.pp},
             "workload": client_protocol(run.run.load, measured),
             "measured": measured,
-            "engine_facts": record_facts(facts, run.engine["cache_config"]),
+            "engine_facts": record_facts(facts, run.engine["cache_config"], _routing(run)),
             "notes": _notes(run),
         }
     )
@@ -95,7 +95,22 @@ def _mean_lengths(requests: int, measured: dict[str, float]) -> dict[str, float]
     return {"input_tokens": inputs / requests, "output_tokens": outputs / requests}
 
 
-def record_facts(facts: LogFacts, cache: dict[str, str]) -> EngineFacts:
+def _routing(run: MeasuredRun) -> RoutingCheck | None:
+    """The check at the largest batch."""
+    if not run.routing:
+        return None
+    largest = run.routing[-1]
+    return RoutingCheck(
+        method=f"routers drawn with lognormal popularity, sigma {run.engine['routing']['sigma']:g}",
+        batch_tokens=largest.batch_tokens,
+        distinct_experts_mean=largest.distinct,
+        expected_distinct_experts=largest.expected,
+    )
+
+
+def record_facts(
+    facts: LogFacts, cache: dict[str, str], routing: RoutingCheck | None = None
+) -> EngineFacts:
     """The engine's own facts in the record's terms; what has no field of its own is in `other`."""
     named = {
         "version": facts.version,
@@ -113,6 +128,7 @@ def record_facts(facts: LogFacts, cache: dict[str, str]) -> EngineFacts:
         "load_s": facts.load_seconds,
         "compile_s": facts.compile_seconds,
         "capture_s": facts.cuda_graph_seconds,
+        "routing": routing,
     }
     rest = {
         key: value
@@ -124,7 +140,8 @@ def record_facts(facts: LogFacts, cache: dict[str, str]) -> EngineFacts:
 
 def _notes(run: MeasuredRun) -> str:
     spreads = run.metrics["output_tok_s"]
-    weights = "real weights" if run.plan.launch.model else "dummy weights, routing not checked"
+    routing = "checked" if run.routing else "not checked"
+    weights = "real weights" if run.plan.launch.model else f"dummy weights, routing {routing}"
     return (
         f"{spreads.repeats} repeats, throughput ±{spreads.half_range:.1%}; {weights}; "
         f"role in the plan: {run.run.role}"

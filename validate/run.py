@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from moeplan.errors import EngineFailedError, RecordError
+from moeplan.models import load_model
+from moeplan.simulation.workload import ROUTING_SIGMA
 from moeplan.validate.dummy_model import write_named
 from moeplan.validate.engine_log import read_engine_log
 from moeplan.validate.host import host_facts
@@ -21,9 +23,13 @@ from moeplan.validate.launch import Engine, EngineCommand
 from moeplan.validate.load import BenchClient, Driver, Repeat
 from moeplan.validate.metrics import cache_config
 from moeplan.validate.plan import Plan, PlannedRun, now
+from moeplan.validate.predict import resolved_scenario
 from moeplan.validate.probe import FOLDER_VARIABLE, read_probe
+from moeplan.validate.routing import RoutingCheck, moe_layer, set_routing
 from moeplan.validate.store import RunFolder, Store
 
+MANY = 64
+"""Sequences that any engine runs at once unless told otherwise; enough for the routing check."""
 Report = Callable[[str, float], None]
 """Told what is going on and which share of the plan is done (0..1)."""
 
@@ -94,6 +100,7 @@ class _Session:
     settings: RunSettings
     report: Report
     outcome: Outcome
+    routing: RoutingCheck | None = None
 
     def measure(self, runs: list[PlannedRun]) -> None:
         """Start engine and client, measure these runs, stop both."""
@@ -124,7 +131,26 @@ class _Session:
             start_timeout_s=self.settings.start_timeout_s,
         )
         with BenchClient(self.settings.python, logs / "client.log") as client, engine:
-            yield Driver(engine, client, model, self.plan_folder, self.settings.load_timeout_s)
+            driver = Driver(engine, client, model, self.plan_folder, self.settings.load_timeout_s)
+            self._route(driver)
+            yield driver
+
+    def _route(self, driver: Driver) -> None:
+        """Give the routers the popularity that the predictions assume, and check them."""
+        if not self.plan.launch.routers:
+            return
+        scenario = resolved_scenario(self.plan.scenario, self.plan_folder)
+        moe = moe_layer(load_model(scenario.model).architecture)
+        assert moe is not None  # the plan drew routers because there are some
+        self.report("checking the routers", 0.0)
+        sigma = ROUTING_SIGMA[self.plan.routing]
+        try:
+            self.routing = set_routing(driver, moe, sigma, scenario.max_num_seqs or MANY)
+        except EngineFailedError as error:
+            driver.engine.check_alive()
+            self.outcome.problems.append(f"routing not checked: {error}")
+        else:
+            self.outcome.problems += self.routing.problems
 
     def _model(self) -> Path:
         """Folder that the engine loads; one without weights is made where the plan names none."""
@@ -153,7 +179,8 @@ class _Session:
             folder.write_json("plan.json", describe(self.plan, run))
         driver.engine.check_alive()
         start = f"engine-{len(folder.names('engine-'))}.json"
-        folder.write_json(start, engine_facts(driver.engine))
+        routing = self.routing.as_dict() if self.routing else None
+        folder.write_json(start, {**engine_facts(driver.engine), "routing": routing})
         driver.warm_up(run.load)
         for number in range(run.repeats):
             if f"repeat-{number}.json" not in folder.entries:

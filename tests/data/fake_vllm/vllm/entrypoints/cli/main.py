@@ -2,7 +2,8 @@
 
 FAKE_FAULT: exit (a traceback), oom, port (address in use), hang (never healthy), stubborn (ignores
 SIGTERM and has a child), crash-on-reset (dies when a benchmark begins), unknown (a log of another
-wording), jit (compiles a kernel at every request for metrics), jit-once (at the first).
+wording), no-extension (no worker methods), jit (compiles a kernel at every request for metrics),
+jit-once (at the first).
 """
 
 import argparse
@@ -20,6 +21,7 @@ LOG = """\
 (EngineCore pid=2) INFO 11-27 [core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: \
 model='m', enforce_eager=True, tensor_parallel_size=1
 (Worker pid=3) INFO [gpu_model_runner.py:5150] Model loading took 1.5 GiB memory and 2.0 seconds
+(Worker pid=3) INFO [unquantized.py:364] Using TRITON Unquantized MoE backend out of ['TRITON'].
 (Worker pid=3) INFO 11-27 [gpu_worker.py:760] Available KV cache memory: 0.06 GiB
 (EngineCore pid=2) INFO 11-27 [kv_cache_utils.py:2327] CPU KV cache size: 65,536 tokens, \
 Maximum concurrency for 2,048 tokens per request: 32.00x
@@ -57,8 +59,14 @@ class Handler(BaseHTTPRequestHandler):
         if FAULT == "crash-on-reset":
             print("torch.AcceleratorError: CUDA error: an illegal memory access", flush=True)
             os._exit(1)
-        self.send_response(200)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(500 if FAULT == "no-extension" and "rpc" in self.path else 200)
         self.end_headers()
+        if self.path == "/collective_rpc":
+            counts = {"1": [2, 2], "4": [5, 5, 6], "9": [7], "16": [8, 7]}
+            answers = {"moeplan_count_off": {"distinct": counts}}
+            answer = answers.get(json.loads(body)["method"], {"routers": 2})
+            self.wfile.write(json.dumps({"results": [answer]}).encode())
 
     def log_message(self, *_args):
         """Say nothing."""

@@ -1,0 +1,123 @@
+"""Routing that is known: routers of a dummy model drawn anew, and the experts they touch counted.
+
+With dummy weights a router sends nearly every token to the same few experts, and a step reads a
+fraction of the weights that it would really read. The worker extension draws router weights with a
+lognormal popularity of a given spread; here that is asked for, and checked on real requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from moeplan.cost.routing import distinct_experts
+from moeplan.models.architecture import Architecture, MoEFFN
+from moeplan.validate.launch import Engine
+from moeplan.validate.load import Driver
+from moeplan.validate.workloads import ClosedLoop
+
+EXTENSION = "moeplan_routing.RoutedWorker"
+CHECK_BATCHES = (1, 4, 16)
+"""Sequences that decode together while experts are counted."""
+TOLERANCE = 0.15
+"""Share by which the experts touched may miss what the drawn popularity implies."""
+_CHECK_INPUT, _CHECK_OUTPUT = 64, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """Distinct experts that steps of some size touched, mean over layers and steps."""
+
+    batch_tokens: int
+    calls: int
+    distinct: float
+    expected: float
+
+    @property
+    def off(self) -> float:
+        """distinct / expected - 1."""
+        return self.distinct / self.expected - 1
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingCheck:
+    """What was asked of the routers and what they did."""
+
+    sigma: float
+    routers: int
+    num_experts: int
+    experts_per_token: int
+    touched: list[Touched] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """Batch sizes at which the routers did something else."""
+        return [
+            f"routing: {t.distinct:.1f} experts touched by {t.batch_tokens} tokens, "
+            f"{t.expected:.1f} expected"
+            for t in self.touched
+            if abs(t.off) > TOLERANCE
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return asdict(self)
+
+
+def moe_layer(architecture: Architecture) -> MoEFFN | None:
+    """The first routed layer, None for a dense model."""
+    ffns = (layer.ffn for layer in architecture.layers)
+    return next((ffn for ffn in ffns if isinstance(ffn, MoEFFN)), None)
+
+
+def set_routing(driver: Driver, moe: MoEFFN, sigma: float, max_seqs: int) -> RoutingCheck:
+    """Draw the routers with that spread of popularity and count what they touch.
+
+    Raises `EngineFailedError` where the engine does not carry the worker extension.
+    """
+    engine = driver.engine
+    answer = _call(engine, "moeplan_set_routing", sigma=sigma)
+    check = RoutingCheck(sigma, int(answer["routers"]), moe.num_experts, moe.num_experts_per_tok)
+    _call(engine, "moeplan_count_on", top_k=moe.num_experts_per_tok)
+    try:
+        for batch in CHECK_BATCHES:
+            if batch <= max_seqs:
+                driver.measure(_check_load(batch), attempts=1)
+    finally:
+        counted = _call(engine, "moeplan_count_off")
+    check.touched.extend(touched_experts(counted["distinct"], moe, sigma))
+    return check
+
+
+def touched_experts(distinct: dict[str, list[int]], moe: MoEFFN, sigma: float) -> list[Touched]:
+    """Counts by tokens in the step, against the expectation; sizes seen once are left out."""
+    found = []
+    for tokens, counts in sorted(distinct.items(), key=lambda item: int(item[0])):
+        size = int(tokens)
+        if size in CHECK_BATCHES:
+            expected = distinct_experts(
+                moe.num_experts, moe.num_experts_per_tok, sigma, float(size)
+            )
+            found.append(Touched(size, len(counts), float(np.mean(counts)), float(expected)))
+    return found
+
+
+def _check_load(batch: int) -> ClosedLoop:
+    return ClosedLoop(
+        concurrency=batch,
+        input_tokens=_CHECK_INPUT,
+        output_tokens=_CHECK_OUTPUT,
+        num_prompts=2 * batch,
+    )
+
+
+def _call(engine: Engine, method: str, **arguments: float) -> dict[str, Any]:
+    """A method of the worker extension; the answer of the first rank."""
+    words = {name: str(value) for name, value in arguments.items()}
+    try:
+        answer = engine.post("/collective_rpc", {"method": method, "kwargs": words}, 300.0)
+        return answer["results"][0]
+    except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise engine.failure(f"{method} failed in the worker: {error}") from None
