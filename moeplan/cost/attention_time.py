@@ -35,6 +35,7 @@ class DecodeAttentionTime:
 
     @classmethod
     def of(cls, op: DecodeAttentionOperator) -> DecodeAttentionTime:
+        """All executions of an operator in one step."""
         rate = op.table.rate_tflops
         slope = soft_maximum(
             op.bytes_per_context_token / (op.table.bandwidth_tb_per_s * TERA),
@@ -43,7 +44,21 @@ class DecodeAttentionTime:
         floor, t0 = op.table.floor_us * MICRO, op.table.t0_us * MICRO
         return cls(op.count, floor, t0, float(slope), op.cap)
 
+    def equal_seconds(self, batches: np.ndarray, attended: float) -> np.ndarray:
+        """Seconds for batches of sequences whose queries attend to `attended` tokens each."""
+        return self.count * np.maximum(self.floor, self.t0 + self.slope * batches * attended)
+
+    def line_seconds(self, batches: np.ndarray, attended: float, usual: float) -> np.ndarray:
+        """A line below the seconds of every batch, tangent at `usual` sequences.
+
+        Being a line, it prices a whole run by the mean of what queries attend to.
+        """
+        if self.t0 + self.slope * usual * attended < self.floor:
+            return np.full(len(batches), self.count * self.floor)
+        return self.count * (self.t0 + self.slope * batches * attended)
+
     def seconds(self, contexts: Sequence[int]) -> float:
+        """Seconds of a step of these sequences."""
         cap = self.cap
         if cap is None:  # the query attends to its own token too
             total = sum(contexts) + len(contexts)
@@ -52,6 +67,7 @@ class DecodeAttentionTime:
         return self.count * max(self.floor, self.t0 + self.slope * total)
 
     def run_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
+        """Seconds of each of the next `steps` steps, in which every context grows by one."""
         ahead = np.arange(1, steps + 1)
         if self.cap is None:
             total = contexts.sum() + len(contexts) * ahead
@@ -72,6 +88,8 @@ def _windowed_sums(contexts: np.ndarray, cap: int, steps: int) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class PrefillAttentionTime:
+    """count × (floor + FLOPs / rate), the rate of each chunk by its length."""
+
     count: float
     floor: float
     flops: float
@@ -81,6 +99,7 @@ class PrefillAttentionTime:
 
     @classmethod
     def of(cls, op: PrefillAttentionOperator) -> PrefillAttentionTime:
+        """All executions of an operator in one step."""
         table = op.table
         scale = TERA * table.serving_rate_fraction * (0.5 if op.window else 1.0)
         return cls(
@@ -92,7 +111,21 @@ class PrefillAttentionTime:
             [math.log(y * scale) for _, y in table.tflops_by_context],
         )
 
+    def least_seconds(self, prompts: np.ndarray, before: np.ndarray) -> float:
+        """Least seconds for prompts of these lengths, each without its first `before` tokens.
+
+        Floors left out; however they are cut into chunks, at the best rate of any length.
+        """
+        pairs = attended_tokens(prompts - before, before, self.window).sum()
+        return self.count * self.flops * float(pairs) / self._best_rate(int(prompts.max()))
+
+    def _best_rate(self, longest: int) -> float:
+        within = (x <= math.log(longest) for x in self.log_length)
+        knots = [math.exp(y) for y, inside in zip(self.log_rate, within, strict=True) if inside]
+        return max(self._rate(1), self._rate(longest), *knots)
+
     def seconds(self, chunks: Sequence[tuple[int, int]]) -> float:
+        """Seconds of a step of these (new tokens, tokens before)."""
         work = sum(self._pairs(new, before) / self._rate(before + new) for new, before in chunks)
         return self.count * (self.floor + self.flops * work)
 

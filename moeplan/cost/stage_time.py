@@ -6,11 +6,15 @@ stretch of decode steps is priced in one vectorised call.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
+
 import numpy as np
 
 from moeplan.cost.attention_time import DecodeAttentionTime, PrefillAttentionTime
 from moeplan.cost.batch import StepBatch
 from moeplan.cost.engine import ResolvedEngine
+from moeplan.cost.least_time import LeastQuery
 from moeplan.cost.operators import MICRO, TERA, Array, LinearOperator, Load, RecurrentOperator
 from moeplan.cost.stages import Stage
 from moeplan.hardware_specs.schema import SmallKernels
@@ -32,7 +36,7 @@ class StageTimer:
         self._eager = engine.enforce_eager
         by_tokens, by_rows, self._recurrent = _split(stage.token)
         self._tokens = _token_table(by_tokens, most_tokens, engine)
-        self._rows = _row_table(by_rows, engine.max_num_seqs)
+        self._rows = _row_table(by_rows, engine.max_num_seqs, engine.host.exposed_us_per_sequence)
         self._decode = self._decode_table(engine.max_num_seqs)
 
     def _decode_table(self, max_num_seqs: int) -> list[float]:
@@ -74,6 +78,47 @@ class StageTimer:
             total += attention.run_seconds(contexts, steps)
         return np.maximum(total, self._launch_floor) if self._eager else total
 
+    def least(
+        self, query: LeastQuery, price: Callable[[DecodeAttentionTime], np.ndarray], *, floors: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`decode`, `riding` and `prefill` of a `LeastTimes`, with decode attention by `price`.
+
+        `floors` holds steps to the launch floor; decodes that ride may be hidden in it.
+        """
+        batches = np.arange(query.largest + 1)
+        states = sum(per_sequence for _, per_sequence, _ in self._recurrent) * batches
+        rows = np.array(self._rows)[batches]
+        base = self._rising[batches] + rows + self._recurrent_seconds(0, 0) + self._small
+        if query.resumed:
+            lone = np.zeros(len(batches))
+        else:
+            lone = states + sum(price(kind) for kind in self._decode_attention)
+        decode, prefill = base + lone, self._least_prefill(query.sizes)
+        if not floors:
+            return decode[1:], rows + np.where(batches > 0, lone, 0.0), prefill
+        decode = np.maximum(decode, self._launch_floor) if self._eager else decode
+        return decode[1:], np.zeros(len(batches)), np.maximum(prefill, self._launch_floor)
+
+    def _least_prefill(self, sizes: np.ndarray) -> np.ndarray:
+        return (
+            self._rising[sizes]
+            + self._recurrent_seconds(0, sizes)
+            + self._small
+            + self._prefill_extra
+        )
+
+    @cached_property
+    def _rising(self) -> np.ndarray:
+        """Least seconds of the token-dependent operators for that many tokens or more.
+
+        Their table falls in places: where an all-reduce changes its path.
+        """
+        return np.minimum.accumulate(np.array(self._tokens)[::-1])[::-1]
+
+    def prompt_attention(self, prompts: np.ndarray, before: np.ndarray) -> float:
+        """Least seconds of attention for whole prompts, see `PrefillAttentionTime`."""
+        return sum(kind.least_seconds(prompts, before) for kind in self._prefill_attention)
+
 
 def _split(operators: tuple) -> tuple[list, list, list[tuple[float, float, float]]]:
     """Operators by what they depend on: all tokens, sampled rows, or decodes and prefill apart."""
@@ -104,7 +149,8 @@ def _token_table(operators: list, top: int, engine: ResolvedEngine) -> list[floa
         )
     )
     padded = _padded(tokens, engine.cuda_graph_sizes)
-    load = Load(tokens.astype(float), padded.astype(float), 0.0, 0.0, 0.0)
+    routed = padded if engine.routes_padding else tokens
+    load = Load(routed.astype(float), padded.astype(float), 0.0, 0.0, 0.0)
     total = np.zeros(len(tokens))
     for op in operators:
         total += op.count * op.cost(load).seconds
@@ -118,9 +164,10 @@ def _padded(tokens: np.ndarray, graph_sizes: tuple[int, ...]) -> np.ndarray:
     return np.where(place < len(sizes), np.append(sizes, 0)[place], tokens)
 
 
-def _row_table(operators: list, top: int) -> list[float]:
+def _row_table(operators: list, top: int, exposed_us: float) -> list[float]:
+    """Seconds for 0..top sampled rows; the stage that samples has the LM head."""
     rows = np.arange(top + 1, dtype=float)
-    total = np.zeros(top + 1)
+    total = rows * exposed_us * MICRO if operators else np.zeros(top + 1)
     for op in operators:
         total += op.count * op.cost(Load(rows, rows, 0.0, 0.0, rows)).seconds
     return total.tolist()

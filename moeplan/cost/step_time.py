@@ -10,12 +10,15 @@ with t_gpu of each pipeline stage by `StageTimer`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from moeplan.cost.attention_time import DecodeAttentionTime
 from moeplan.cost.batch import StepBatch
 from moeplan.cost.engine import ResolvedEngine
+from moeplan.cost.least_time import LeastQuery, LeastTimes
 from moeplan.cost.operators import MICRO
 from moeplan.cost.stage_time import StageTimer
 from moeplan.cost.stages import Stage
@@ -68,3 +71,39 @@ class StepTimeModel:
         gpu[0] = np.maximum(gpu[0], host) if self._async else gpu[0] + host
         gpu[-1] = np.maximum(gpu[-1], self._stream * sequences)
         return np.array(gpu)
+
+    def least_by_step(self, query: LeastQuery) -> LeastTimes:
+        """Each step for itself: launch floors, host and stream, contexts as the shortest."""
+        batches = np.arange(query.largest + 1)
+        found = self._least(
+            query, lambda kind: kind.equal_seconds(batches, query.shortest(kind.cap)), floors=True
+        )
+        hosts = (
+            (found.decode, self._host[0] + self._host[1] * batches[1:]),
+            (
+                found.prefill,
+                sum(self._host),
+            ),
+        )
+        for steps, host in hosts:
+            steps[0] = np.maximum(steps[0], host) if self._async else steps[0] + host
+        found.decode[-1] = np.maximum(found.decode[-1], self._stream * batches[1:])
+        return found
+
+    def least_by_work(self, query: LeastQuery) -> LeastTimes:
+        """Summed over a run: attention by the mean of what queries attend to, without floors."""
+        batches = np.arange(query.largest + 1)
+
+        def line(kind: DecodeAttentionTime) -> np.ndarray:
+            return kind.line_seconds(batches, query.mean(kind.cap), query.usual)
+
+        prompts = [stage.prompt_attention(query.prompts, query.before) for stage in self._stages]
+        found = self._least(query, line, floors=False)
+        return replace(found, prompt_attention=np.array(prompts))
+
+    def _least(
+        self, query: LeastQuery, price: Callable[[DecodeAttentionTime], np.ndarray], *, floors: bool
+    ) -> LeastTimes:
+        stages = [stage.least(query, price, floors=floors) for stage in self._stages]
+        decode, riding, prefill = (np.array(part) for part in zip(*stages, strict=True))
+        return LeastTimes(decode, riding, prefill, np.zeros(self.stages))

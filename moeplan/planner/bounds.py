@@ -1,53 +1,40 @@
 """Bounds that no simulated run can beat: what lets the search skip deployments safely.
 
-Let R replicas run for T seconds. Every step with p > 0 prefill tokens takes at least a + b p (a
-supporting line of the step-time table without decodes), and there are at least P / budget of them.
-Decodes ride along in those steps, at most n of them each, n being the largest batch; the others
-need pure decode steps that yield at most ρ tokens a second, at the shortest context. Hence
+A run of T seconds on R replicas has R T seconds of each pipeline stage to spend, and c T seconds of
+requests in flight (c of them at most). A pure decode step of m sequences takes τ(m) of the slowest
+stage, holds m requests for ℓ(m), the time through all stages, and yields m tokens. With a price λ/R
+on stage time and (1 − λ)/c on request time a decode token costs at least
 
-    R T ≥ b P + a K + (D − K n)⁺ / ρ    for some K ≥ P / budget,
+    φ = min over m of (λ τ(m) / R + (1 − λ) m ℓ(m) / c) / m,
 
-which is smallest at K = P / budget where a ≥ n / ρ and at K = max(P / budget, D / n) otherwise.
-Separately, decode tokens come no faster than R ρ̂(c / R), with ρ̂ the concave hull of ρ over the
-batch: requests in flight over all replicas never exceed c.
+and a step with p prefill tokens at least C(p), its own price less φ for every decode that rides in
+it. The least of C(p) / p over steps that can occur is ψ, so for every λ from 0 to 1
+
+    T ≥ ψ (prompt tokens) + φ (decode tokens).
+
+Which steps can occur: vLLM gives a prompt all that the token budget leaves. A step either exhausts
+its budget, which cuts one prompt short, or it ends all its prompts; and it is shorter than the
+shortest prompt only if it ends one that was cut. So short steps come at most one to a full one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from moeplan.cost.batch import StepBatch, StepTimer
+from moeplan.cost.least_time import LeastQuery, LeastTimes
 from moeplan.cost.predictor import Prepared
-from moeplan.simulation.requests import RequestSpec
+from moeplan.planner.chunks import chunk_steps
+from moeplan.planner.demand import Demand
+from moeplan.planner.running import may_preempt, most_running
+from moeplan.planner.slo import STATISTICS
+from moeplan.simulation.metrics import distribution
 
-_PREFILL_SAMPLES = 65
+_PRICES = np.linspace(0, 1, 9)
+_RIDING_POINTS = 17
 _SLACK = 1 - 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What a run must compute, whatever serves it."""
-
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    shortest_input: int
-    in_flight: int
-    """Most requests that the client keeps open at once."""
-
-    @classmethod
-    def of(cls, requests: list[RequestSpec], in_flight: int | None) -> Demand:
-        """Sum up the requests of a workload; without a client cap all may be open at once."""
-        inputs = [r.input_tokens for r in requests]
-        return cls(
-            len(requests),
-            sum(inputs),
-            sum(r.output_tokens for r in requests),
-            min(inputs),
-            min(in_flight or len(requests), len(requests)),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,97 +42,180 @@ class Bounds:
     """The best that a deployment could do."""
 
     output_tok_s: float
-    ttft_s: float
-    tpot_s: float
-    e2e_s: float
-    """Least mean end-to-end latency."""
+    latencies: dict[str, dict[str, float]]
+    """Least seconds by metric and statistic, as in `Score`."""
+
+    def times(self, parts: int) -> Bounds:
+        """Those of so many twins that do the same side by side."""
+        return replace(self, output_tok_s=self.output_tok_s * parts)
+
+    @property
+    def tok_s_per_user(self) -> float:
+        """Most output tokens a second of one user."""
+        return 1 / max(self.latencies["tpot"]["mean"], 1e-12)
 
 
-def bounds(prepared: Prepared, demand: Demand, *, prefix_caching: bool = False) -> Bounds:
-    """Optimistic throughput and latencies of a deployment under a demand.
-
-    With prefix hits possible no prefill work is certain, so only decoding is counted.
-    """
-    timer, engine = prepared.timer, prepared.engine
-    replicas = prepared.deployment.placement.replicas
-    in_flight = max(1, min(demand.in_flight, engine.max_num_seqs))
-    context = demand.shortest_input
-    steps = _decode_steps(timer, in_flight, context)
-    decode_tokens = max(demand.output_tokens - demand.requests, 0)
-    seconds = decode_tokens / _hull_rate(steps, demand.in_flight / replicas) / replicas
-    first = _prefill_seconds(timer, min(demand.shortest_input, engine.max_num_batched_tokens))
-    if not prefix_caching:
-        seconds = max(seconds, _mixed_seconds(prepared, demand, steps, decode_tokens) / replicas)
-    ttft = prepared.engine.host.ttft_us * 1e-6 + (0.0 if prefix_caching else first)
-    tpot = _SLACK * float(steps.min())
-    return Bounds(
-        output_tok_s=demand.output_tokens / max(seconds, 1e-12),
-        ttft_s=ttft * _SLACK,
-        tpot_s=tpot,
-        e2e_s=ttft * _SLACK + tpot * decode_tokens / demand.requests,
-    )
+def bounds(prepared: Prepared, demand: Demand) -> Bounds:
+    """Optimistic throughput and latencies of a deployment under a demand."""
+    return _Bounder(prepared, demand).bounds()
 
 
-def _decode_steps(timer: StepTimer, largest: int, context: int) -> np.ndarray:
-    """Seconds of a pure decode step for batches of 1..largest at the shortest context.
+class _Bounder:
+    def __init__(self, prepared: Prepared, demand: Demand):
+        placement = prepared.deployment.placement
+        self.prepared, self.demand = prepared, demand
+        self.replicas, self.piped = placement.replicas, placement.pp > 1
+        self.uncached = demand.uncached(prefix_caching=prepared.engine.prefix_caching)
+        before = demand.inputs - self.uncached
+        self.largest = most_running(prepared, demand)
+        self.chunks = chunk_steps(prepared, demand.inputs, before, self.largest)
+        self.counted = self.chunks.counted(demand.inputs, before)
+        query = LeastQuery(
+            largest=self.largest,
+            sizes=self.chunks.sizes,
+            prompts=demand.inputs,
+            before=before,
+            shortest=demand.shortest_attended,
+            mean=demand.mean_attended,
+            usual=min(self.largest, demand.in_flight / self.replicas),
+            resumed=may_preempt(prepared, demand, self.largest),
+        )
+        self.by_step = prepared.timer.least_by_step(query)
+        self.by_work = prepared.timer.least_by_work(query)
 
-    With pipeline stages, other batches are in flight meanwhile: only the slowest stage counts.
-    """
-    batches = (
-        StepBatch(decode_contexts=[context] * n, sampled_rows=n) for n in range(1, largest + 1)
-    )
-    return np.array([max(timer.stage_seconds(batch)) for batch in batches])
+    def bounds(self) -> Bounds:
+        """Everything together."""
+        demand = self.demand
+        e2e_s = self._first_token_s + (demand.outputs - 1) * self._gap_s
+        last = float((demand.arrivals_s - demand.arrivals_s[0] + e2e_s).max())
+        seconds = max(last, self._run_seconds(len(demand)))
+        e2e = _statistics(e2e_s)
+        e2e["mean"] = max(e2e["mean"], self._closed_loop_e2e_s())
+        gap = dict.fromkeys(STATISTICS, self._gap_s * _SLACK)
+        return Bounds(
+            output_tok_s=float(demand.outputs.sum()) / (seconds * _SLACK),
+            latencies={"ttft": self._ttft(), "e2e": e2e, "tpot": gap, "itl": gap},
+        )
+
+    # Latencies of single requests
+
+    @cached_property
+    def _gap_s(self) -> float:
+        """Least time between two tokens of a request."""
+        return float(self.by_step.step_decode.min())
+
+    @cached_property
+    def _first_token_s(self) -> float:
+        """Least time to the first token: one step of a whole prompt, or one that is exhausted."""
+        place = self.chunks.shorts
+        alone = self.by_work.step_prefill[place] + self._attention_of_each.sum()
+        seconds = max(
+            float(self.by_step.step_prefill[place]),
+            float(alone),
+            float(self._turns_s(np.ones(1, int))[0]),
+        )
+        return self.prepared.engine.host.ttft_us * 1e-6 + seconds
+
+    @cached_property
+    def _attention_of_each(self) -> np.ndarray:
+        """Least seconds of one prompt's attention by stage; 0 where prompts are unlike."""
+        like = bool((self.demand.inputs == self.demand.inputs[0]).all())
+        return self.by_work.prompt_attention / len(self.demand) * like
+
+    def _turns_s(self, prompts: np.ndarray) -> np.ndarray:
+        """Least time of the slowest stage for so many prompts, the shortest ones."""
+        tokens = np.cumsum(np.sort(self.counted))[prompts - 1][:, None]
+        by_step, by_work = (
+            tokens * self.chunks.least_per_token(times.prefill)
+            for times in (self.by_step, self.by_work)
+        )
+        attention = prompts[:, None] * self._attention_of_each
+        return np.maximum(by_step, by_work + attention).max(axis=1)
+
+    def _ttft(self) -> dict[str, float]:
+        """The prompts of the first wave are computed in turns, on all replicas at a time."""
+        first = np.full(len(self.demand), self._first_token_s)
+        wave = self.demand.first_wave
+        if wave:
+            turns = -(-np.arange(1, wave + 1) // self.replicas)
+            first[:wave] = np.maximum(first[:wave], self._turns_s(turns))
+        return _statistics(first)
+
+    def _closed_loop_e2e_s(self) -> float:
+        """Least mean by Little's law: every slot is taken until the last request is sent.
+
+        By then all requests but `in_flight` have ended.
+        """
+        demand = self.demand
+        ended = len(demand) - demand.in_flight
+        if not demand.closed or ended <= 0:
+            return 0.0
+        return _SLACK * self._run_seconds(ended) * demand.in_flight / len(demand)
+
+    # Whole runs
+
+    def _run_seconds(self, requests: int) -> float:
+        """Least time in which that many requests, the shortest ones, are served."""
+        demand = self.demand
+        prompts = float(np.sort(self.counted)[:requests].sum())
+        decodes = float(np.sort(demand.outputs - 1)[:requests].sum())
+        attention = self.by_work.prompt_attention
+        if requests < len(demand):
+            attention = self._attention_of_each * requests
+        return max(
+            self._by_stage(times, stage, prompts, decodes, float(extra[stage]))
+            for times, extra in ((self.by_step, 0 * attention), (self.by_work, attention))
+            for stage in self._slowest_stages(times)
+        )
+
+    def _slowest_stages(self, times: LeastTimes) -> set[int]:
+        usual = max(min(self.largest, self.demand.in_flight // self.replicas), 1)
+        return {int(times.decode[:, usual - 1].argmax()), int(times.prefill[:, -1].argmax())}
+
+    def _by_stage(
+        self, times: LeastTimes, stage: int, prompts: float, decodes: float, attention: float
+    ) -> float:
+        """T ≥ ψ prompts + φ decodes + the stage's attention, by the best price."""
+        lone = self.replicas == 1 and not self.piped  # then both resources are the same
+        share = np.ones(1) if lone else _PRICES
+        stage_price = share / self.replicas
+        request_price = (1 - share) / min(self.demand.in_flight, self.replicas * self.largest)
+        batches = np.arange(1, self.largest + 1)
+        token = np.outer(stage_price, times.decode[stage] / batches)
+        token += np.outer(request_price, times.step_decode)
+        token_price = token.min(axis=1)
+        step = self._step_costs(times, stage, stage_price, request_price, token_price)
+        prompt_price = self.chunks.least_per_token(step)
+        total = prompt_price * prompts + token_price * decodes + stage_price * attention
+        return float(total.max())
+
+    def _step_costs(
+        self,
+        times: LeastTimes,
+        stage: int,
+        stage_price: np.ndarray,
+        request_price: np.ndarray,
+        token_price: np.ndarray,
+    ) -> np.ndarray:
+        """Cost of a step with prefill less the worth of decodes in it, shape (prices, sizes)."""
+        riding = self._riding
+        most = np.append(riding[1:] - 1, riding[-1:])  # one price for all up to the next
+        own = 0 if self.piped else 1  # chunks of a prompt may overlap in a pipeline
+        seconds = times.prefill[stage][:, None] + times.riding[stage][riding]
+        through = times.step_prefill[:, None] + times.riding.sum(axis=0)[riding]
+        costs = stage_price[:, None, None] * seconds
+        costs = costs + request_price[:, None, None] * (own + riding) * through
+        costs -= token_price[:, None, None] * most
+        return np.maximum(costs.min(axis=-1), 0.0)
+
+    @cached_property
+    def _riding(self) -> np.ndarray:
+        """Numbers of decodes in a step with prefill to look at."""
+        if not self.prepared.engine.mixed_prefill:
+            return np.zeros(1, int)
+        return np.unique(np.linspace(0, self.largest, _RIDING_POINTS).round().astype(int))
 
 
-def _hull_rate(steps: np.ndarray, batch: float) -> float:
-    """Concave hull of batch / step seconds over (0, 0) and the sampled batches, at `batch`."""
-    sizes = np.arange(len(steps) + 1, dtype=float)
-    rates = np.concatenate([[0.0], sizes[1:] / steps])
-    rates = np.maximum.accumulate(rates)
-    hull = [0]
-    for i in range(1, len(sizes)):
-        while len(hull) > 1 and _below(sizes, rates, hull[-2], hull[-1], i):
-            hull.pop()
-        hull.append(i)
-    return float(np.interp(batch, sizes[hull], rates[hull])) / _SLACK
-
-
-def _below(x: np.ndarray, y: np.ndarray, left: int, middle: int, right: int) -> bool:
-    chord = (y[right] - y[left]) * (x[middle] - x[left])
-    return (y[middle] - y[left]) * (x[right] - x[left]) <= chord
-
-
-def _prefill_seconds(timer: StepTimer, tokens: int) -> float:
-    return max(timer.stage_seconds(StepBatch(prefill_chunks=[(tokens, 0)], sampled_rows=0)))
-
-
-def _mixed_seconds(
-    prepared: Prepared, demand: Demand, steps: np.ndarray, decode_tokens: int
-) -> float:
-    """The bound on R T from prefill and decode together, by the best supporting line."""
-    budget = prepared.engine.max_num_batched_tokens
-    batch = len(steps)
-    rate = (np.arange(1, batch + 1) / steps).max()
-    fewest = demand.input_tokens / budget
-    best = 0.0
-    for slope, start in _supporting_lines(prepared.timer, prepared.engine.cuda_graph_sizes, budget):
-        mixed = fewest if start >= batch / rate else max(fewest, decode_tokens / batch)
-        pure = max(decode_tokens - mixed * batch, 0.0) / rate
-        best = max(best, slope * demand.input_tokens + start * mixed + pure)
-    return _SLACK * best
-
-
-def _supporting_lines(
-    timer: StepTimer, graph_sizes: tuple[int, ...], budget: int
-) -> list[tuple[float, float]]:
-    """(slope, intercept ≥ 0) of lines below the time of a step with p prefill tokens.
-
-    Between two graph sizes the time is constant while the line rises, so the samples hold every
-    graph size: the right ends of the stairs.
-    """
-    geometric = np.geomspace(1, budget, _PREFILL_SAMPLES).round().astype(int)
-    sizes = np.unique(np.concatenate([geometric, [n for n in graph_sizes if n <= budget]]))
-    times = np.array([_prefill_seconds(timer, int(n)) for n in sizes])
-    slopes = np.unique((times[-1] - times[:-1]) / (sizes[-1] - sizes[:-1]))
-    lines = [(float(s), float((times - s * sizes).min())) for s in slopes if s > 0]
-    return [(0.0, float(times.min()))] + [line for line in lines if line[1] >= 0]
+def _statistics(seconds: np.ndarray) -> dict[str, float]:
+    values = asdict(distribution(seconds * _SLACK))
+    return {name: values[name] for name in STATISTICS}

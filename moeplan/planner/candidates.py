@@ -76,27 +76,39 @@ def build_candidates(
     cluster: Cluster,
     space: Space,
     engine: EngineSettings,
+    in_flight: int,
     refusals: Refusals,
 ) -> Iterator[Deployment]:
-    """Deployments that no rule refuses; those refused are counted in `refusals`."""
+    """Deployments that no rule refuses; those refused are counted in `refusals`.
+
+    `in_flight` requests are open at once at most.
+    """
     options = space.placements or tuple(placements(cluster.devices, cluster.nodes[0].devices))
     for checkpoint in space.checkpoints:
         for placement in options:
+            if placement.replicas > in_flight:
+                refusals.add(
+                    "more replicas than requests in flight",
+                    f"{placement}: {in_flight} in flight",
+                )
+                continue
             try:
                 base = Deployment(
                     architecture, checkpoint, cluster, placement, space.router, engine
                 )
             except DeploymentError as error:
-                refusals.add("placement impossible", str(error))
+                refusals.add(str(error).partition(";")[0], str(error))
                 continue
-            for settings in _settings(engine, space):
+            for settings in _settings(engine, space, in_flight / placement.replicas):
                 yield replace(base, engine=settings)
 
 
-def _settings(engine: EngineSettings, space: Space) -> Iterator[EngineSettings]:
+def _settings(engine: EngineSettings, space: Space, in_flight: float) -> Iterator[EngineSettings]:
+    """Variants of the settings; sequence limits only where they limit a replica's share."""
+    limits = [n for n in space.running_limits if n is None or n < in_flight]
     for kv in space.kv_formats:
         for budget in space.token_budgets:
-            for limit in space.running_limits:
+            for limit in limits or space.running_limits[:1]:
                 yield replace(
                     engine,
                     kv_cache_dtype=kv,

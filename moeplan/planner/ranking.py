@@ -1,4 +1,4 @@
-"""Figures of a simulated deployment, and the order that an objective gives them."""
+"""Figures of a simulated deployment, and which of several stand on the Pareto front."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import asdict
 
 from moeplan.cost.predictor import Prepared
 from moeplan.hardware_specs.schema import Hardware
-from moeplan.planner.bounds import Bounds
-from moeplan.planner.money import TOKENS, serving_watts
-from moeplan.planner.recommendation import Candidate, Objective, Score
+from moeplan.planner.money import HourlyCost, serving_watts, usd_per_million_output_tokens
+from moeplan.planner.recommendation import Candidate, Score
 from moeplan.planner.slo import Limit
 from moeplan.simulation import metrics
 from moeplan.simulation.result import SimulationResult
@@ -19,11 +18,14 @@ LATENCIES = {"ttft": metrics.ttft, "tpot": metrics.tpot, "itl": metrics.itl, "e2
 
 
 def score_of(
-    prepared: Prepared, result: SimulationResult, usd: float | None, hardware: Hardware
+    prepared: Prepared, result: SimulationResult, cost: HourlyCost | None, hardware: Hardware
 ) -> Score:
-    """The figures of a run that ranking and tables need."""
+    """The figures of a run that ranking and tables need.
+
+    One-token answers have no TPOT and no ITL: both are 0, so that no limit on them binds.
+    """
     gpus = prepared.deployment.placement.gpus
-    latencies = {name: asdict(measure(result)) for name, measure in LATENCIES.items()}
+    latencies = {name: _known(asdict(measure(result))) for name, measure in LATENCIES.items()}
     tpot, throughput = latencies["tpot"]["mean"], metrics.output_tok_s(result)
     steady = metrics.steady_ttft(result).mean
     return Score(
@@ -32,7 +34,7 @@ def score_of(
         tok_s_per_user=1 / tpot if tpot > 0 else math.inf,
         latencies=latencies,
         steady_ttft_s=None if math.isnan(steady) else steady,
-        usd_per_million_output_tokens=usd,
+        usd_per_million_output_tokens=usd_per_million_output_tokens(cost, gpus, throughput),
         watts=serving_watts(hardware, prepared.deployment.device) * gpus,
         mean_decode_batch=float(result.token_counts.mean()),
         mean_context=float((result.input_tokens + result.output_tokens / 2).mean()),
@@ -40,45 +42,32 @@ def score_of(
     )
 
 
+def _known(values: dict[str, float]) -> dict[str, float]:
+    return {name: 0.0 if math.isnan(value) else value for name, value in values.items()}
+
+
 def missed_limits(score: Score, limits: Iterable[Limit]) -> tuple[Limit, ...]:
     """Limits that a run does not meet."""
     return tuple(limit for limit in limits if score.latency(limit) > limit.seconds)
 
 
-def rank_key(objective: Objective, candidate: Candidate) -> tuple[float, float, float]:
-    """Sort key, larger is better; ties go to fewer GPUs, then to the lower TPOT."""
-    score = candidate.score
-    tie = (-candidate.prepared.deployment.placement.gpus, score.tok_s_per_user)
-    if objective == "latency":
-        return (-score.latencies["e2e"]["mean"], *tie)
-    if objective == "cost":
-        return (_tokens_per_dollar(score.usd_per_million_output_tokens), *tie)
-    return (score.output_tok_s, *tie)
+def pareto_front(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """Candidates that no other beats in both tok/s per GPU and tok/s per user; of equals one."""
+    ordered = sorted(
+        candidates,
+        key=lambda c: (c.score.output_tok_s_per_gpu, c.score.tok_s_per_user),
+        reverse=True,
+    )
+    front: list[Candidate] = []
+    for candidate in ordered:
+        if not front or candidate.score.tok_s_per_user > front[-1].score.tok_s_per_user:
+            front.append(candidate)
+    return tuple(front)
 
 
-def _tokens_per_dollar(usd: float | None) -> float:
-    return TOKENS / usd if usd else 0.0
-
-
-def upper_key(
-    objective: Objective, prepared: Prepared, bound: Bounds, usd_per_gpu_hour: float | None
-) -> tuple[float, float, float]:
-    """The largest `rank_key` that a deployment could reach."""
-    gpus = prepared.deployment.placement.gpus
-    tie = (-gpus, 1 / bound.tpot_s)
-    if objective == "latency":
-        return (-bound.e2e_s, *tie)
-    if objective == "cost":
-        per_dollar = (
-            bound.output_tok_s * 3600 / (usd_per_gpu_hour * gpus) if usd_per_gpu_hour else 0
-        )
-        return (per_dollar, *tie)
-    return (bound.output_tok_s, *tie)
-
-
-def better_front(done: Iterable[Candidate], tok_s_per_gpu: float, tok_s_per_user: float) -> bool:
-    """Whether a point with these figures could stand on the Pareto front of those done."""
-    return not any(
+def beaten(done: Iterable[Candidate], tok_s_per_gpu: float, tok_s_per_user: float) -> bool:
+    """Whether a point of these figures cannot stand on the Pareto front beside those done."""
+    return any(
         c.score.output_tok_s_per_gpu >= tok_s_per_gpu and c.score.tok_s_per_user >= tok_s_per_user
         for c in done
     )

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from moeplan.cost.predictor import Prepared
 from moeplan.estimate import Estimate
 from moeplan.planner.bounds import Bounds
+from moeplan.planner.objective import Latencies, Objective
 from moeplan.planner.slo import Limit
-
-Objective = Literal["throughput", "latency", "cost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +19,12 @@ class Score:
     output_tok_s_per_gpu: float
     tok_s_per_user: float
     """1 / mean TPOT."""
-    latencies: dict[str, dict[str, float]]
-    """Seconds by metric (ttft, tpot, itl, e2e) and statistic (mean, p50, p90, p99)."""
+    latencies: Latencies
     steady_ttft_s: float | None
     """Mean TTFT after the first wave of requests; None where there is no later wave."""
     usd_per_million_output_tokens: float | None
     watts: float
+    """Of all GPUs that the deployment uses."""
     mean_decode_batch: float
     mean_context: float
     preemptions: int
@@ -45,29 +43,56 @@ class Candidate:
     score: Score
     missed: tuple[Limit, ...]
     """Service-level objectives that it does not meet."""
+    merit: float
+    """What the objective maximises."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that it uses."""
+        return self.prepared.deployment.placement.gpus
+
+    @property
+    def family(self) -> tuple[str, str]:
+        """Checkpoint and placement: its other settings make variants of one deployment."""
+        return family(self.prepared)
 
     @property
     def label(self) -> str:
         """Short name: format, placement, KV format and what of the engine was varied."""
-        deployment, engine = self.prepared.deployment, self.prepared.engine
-        return (
-            f"{deployment.checkpoint.name} {deployment.placement} "
-            f"kv {engine.kv_format} budget {engine.max_num_batched_tokens}"
-        )
+        return label(self.prepared)
 
     def estimate(self, value: float) -> Estimate:
         """A figure of this candidate as an `Estimate`."""
         return Estimate(value, self.prepared.basis)
 
 
+def family(prepared: Prepared) -> tuple[str, str]:
+    """Checkpoint and placement."""
+    deployment = prepared.deployment
+    return deployment.checkpoint.repo or deployment.checkpoint.name, str(deployment.placement)
+
+
+def label(prepared: Prepared) -> str:
+    """Short name: format, placement, KV format and what of the engine was varied."""
+    deployment, engine = prepared.deployment, prepared.engine
+    return (
+        f"{deployment.checkpoint.name} {deployment.placement} kv {engine.kv_format} "
+        f"budget {engine.max_num_batched_tokens} seqs {engine.max_num_seqs}"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many deployments went where."""
+    """How many deployments went where: built = refused + duplicates + screened + simulated."""
 
     built: int
     refused: dict[str, int]
+    """By rule."""
     refusal_examples: dict[str, str]
+    duplicates: int
+    """Would run step by step like another one."""
     screened: int
+    """Skipped because a bound shows that they cannot change the answer."""
     simulated: int
 
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
-from moeplan.cost.predictor import Prepared, prepare
-from moeplan.deployment import Cluster, Deployment, EngineSettings
-from moeplan.errors import DeploymentError, DoesNotFitError, NoFeasiblePlanError
+from moeplan.deployment import Cluster, EngineSettings
+from moeplan.errors import DoesNotFitError, InputError, NoFeasiblePlanError
 from moeplan.hardware_specs.schema import Hardware
 from moeplan.models.architecture import Architecture
-from moeplan.planner.bounds import Bounds, Demand, bounds
-from moeplan.planner.candidates import Refusals, Space, build_candidates
+from moeplan.planner.bounds import Bounds
+from moeplan.planner.candidates import Space
+from moeplan.planner.feasible import Feasible, feasible
 from moeplan.planner.money import Pricing, hourly_cost, usd_per_million_output_tokens
-from moeplan.planner.ranking import better_front, missed_limits, rank_key, score_of, upper_key
-from moeplan.planner.recommendation import Candidate, Counts, Objective, Recommendation
+from moeplan.planner.objective import TIE, Objective, excess, merit, ranked
+from moeplan.planner.ranking import beaten, missed_limits, pareto_front, score_of
+from moeplan.planner.recommendation import Candidate, Counts, Recommendation, Score, family
 from moeplan.planner.slo import Limit
-from moeplan.simulation.api import predict_prepared
-from moeplan.simulation.metrics import output_tok_s
-from moeplan.simulation.workload import Workload, requests
+from moeplan.planner.twins import simulate
+from moeplan.planner.workers import Workers
+from moeplan.simulation.workload import Workload
 
 Progress = Callable[[float, str], None]
+RUNNERS_UP = 5
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Request:
     objective: Objective = "throughput"
     limits: tuple[Limit, ...] = ()
     pricing: Pricing = field(default_factory=Pricing)
+    runners_up: int = RUNNERS_UP
+    """Other checkpoints or placements to simulate for comparison, though a bound rules them out."""
 
 
 def recommend(
@@ -47,191 +52,187 @@ def recommend(
     """The best deployments for a request.
 
     `exhaustive` simulates everything; otherwise deployments whose bound cannot change the answer
-    are skipped. Raises `DoesNotFitError` where nothing fits and `NoFeasiblePlanError` where nothing
-    meets the limits.
+    are skipped. Raises `DoesNotFitError` where nothing fits, `NoFeasiblePlanError` where nothing
+    meets the limits and `InputError` where costs are to be ranked and no price is known.
     """
-    search = _Search(request, hardware, exhaustive, progress)
-    search.prepare_all()
-    search.simulate_all()
-    return search.answer()
+    return _Search(request, hardware, exhaustive, progress or (lambda _share, _text: None)).run()
 
 
 class _Search:
-    def __init__(
-        self,
-        request: Request,
-        hardware: Hardware,
-        exhaustive: bool,
-        progress: Progress | None,
-    ):
-        self.request = request
-        self.hardware = hardware
-        self.exhaustive = exhaustive
-        self.progress = progress or (lambda _share, _text: None)
-        self.refusals = Refusals()
-        self.built = 0
-        self.screened = 0
-        self.least_missing: DoesNotFitError | None = None
-        self.ready: list[tuple[Prepared, Bounds]] = []
-        self.done: list[Candidate] = []
-
-    def prepare_all(self) -> None:
-        """Prepare and bound every deployment that fits."""
-        request = self.request
-        workload = request.workload
-        demand = Demand.of(requests(workload), workload.concurrency)
-        seen: set[tuple] = set()
-        for deployment in build_candidates(
-            request.architecture, request.cluster, request.space, request.engine, self.refusals
-        ):
-            self.built += 1
-            prepared = self._prepare(deployment)
-            if prepared is None or _same(prepared, seen):
-                continue
-            hits = prepared.engine.prefix_caching and _shares_prefixes(workload)
-            self.ready.append((prepared, bounds(prepared, demand, prefix_caching=hits)))
-
-    def _prepare(self, deployment: Deployment) -> Prepared | None:
-        workload = self.request.workload
-        try:
-            return prepare(
-                deployment, self.hardware, workload.longest_tokens, workload.routing_sigma
+    def __init__(self, request: Request, hardware: Hardware, exhaustive: bool, progress: Progress):
+        self.request, self.hardware = request, hardware
+        self.exhaustive, self.progress = exhaustive, progress
+        self.cost = hourly_cost(hardware, request.cluster.nodes[0].device, request.pricing)
+        self.done: dict[int, Candidate] = {}
+        self.seen = 0
+        if request.objective == "cost" and self.cost is None:
+            raise InputError(
+                f"objective is cost, but no price of {request.cluster.nodes[0].device} is known; "
+                "give --usd-per-gpu-hour or --purchase-usd"
             )
-        except DoesNotFitError as error:
-            self.refusals.add("does not fit in memory", f"{deployment.placement}: {error}")
-            if not self.least_missing or error.missing_gib < self.least_missing.missing_gib:
-                self.least_missing = error
-        except DeploymentError as error:
-            self.refusals.add("engine refuses", f"{deployment.placement}: {error}")
-        return None
 
-    def simulate_all(self) -> None:
-        """Simulate in the order of the bounds, skipping what cannot matter any more."""
-        key = self._upper
-        self.ready.sort(key=lambda pair: key(*pair), reverse=True)
-        for index, (prepared, bound) in enumerate(self.ready):
-            self.progress(index / len(self.ready), str(prepared.deployment.placement))
-            if not self.exhaustive and self._cannot_matter(prepared, bound):
-                self.screened += 1
-                continue
-            self.done.append(self._simulate(prepared, bound))
+    def run(self) -> Recommendation:
+        """Build, bound, simulate, rank."""
+        request = self.request
+        self.progress(0.0, "preparing")
+        self.feasible: Feasible = feasible(
+            request.architecture,
+            request.cluster,
+            request.space,
+            request.engine,
+            request.workload,
+            self.hardware,
+        )
+        self.options = self.feasible.options
+        if not self.options:
+            self._raise_nothing_fits()
+        with Workers(self._score) as workers:
+            self.workers = workers
+            self._simulate_all()
+        return self._answer()
+
+    # Simulation
+
+    def _score(self, number: int) -> Score | DoesNotFitError:
+        prepared = self.options[number].prepared
+        try:
+            result = simulate(prepared, self.request.workload)
+        except DoesNotFitError as error:
+            return error
+        return score_of(prepared, result, self.cost, self.hardware)
+
+    def _simulate_all(self) -> None:
+        order = sorted(range(len(self.options)), key=self._upper, reverse=True)
+        self._simulate(order, self._matters)
+        if not self._meeting():
+            nearest = sorted(self._left(), key=self._least_excess)
+            self._simulate(nearest, self._may_be_nearest)
+        elif self.request.runners_up:
+            self._simulate(self._for_comparison(order), lambda _number: True)
         self.progress(1.0, "done")
 
-    def _upper(self, prepared: Prepared, bound: Bounds) -> float:
-        return upper_key(self.request.objective, prepared, bound, self._price(prepared))
+    def _simulate(self, numbers: Iterable[int], wanted: Callable[[int], bool]) -> None:
+        """Simulate those that are wanted in the light of what is done, in this order."""
+        for number, score in self.workers.run(numbers, wanted):
+            self.seen += 1
+            text = str(self.options[number].prepared.deployment.placement)
+            self.progress(min(self.seen / len(self.options), 1.0), text)
+            if isinstance(score, DoesNotFitError):
+                self.feasible.refusals.add("a request never fits", f"{text}: {score}")
+            elif score is not None:
+                self.done[number] = self._candidate(number, score)
 
-    def _price(self, prepared: Prepared) -> float | None:
-        cost = hourly_cost(self.hardware, prepared.deployment.device, self.request.pricing)
-        return cost.usd_per_gpu_hour if cost else None
+    def _candidate(self, number: int, score: Score) -> Candidate:
+        option, objective = self.options[number], self.request.objective
+        usd = score.usd_per_million_output_tokens
+        value = merit(objective, score.output_tok_s, score.latencies, usd)
+        missed = missed_limits(score, self.request.limits)
+        return Candidate(option.prepared, option.bounds, score, missed, value)
 
-    def _cannot_matter(self, prepared: Prepared, bound: Bounds) -> bool:
-        request = self.request
-        if not request.limits:
-            gpus = prepared.deployment.placement.gpus
-            return not better_front(self.done, bound.output_tok_s / gpus, 1 / bound.tpot_s)
-        hopeless = any(_bound_of(bound, limit) > limit.seconds for limit in request.limits)
-        best = max(
-            (rank_key(request.objective, c) for c in self.done if not c.missed), default=None
-        )
-        if best is None:
+    def _left(self) -> list[int]:
+        return [number for number in range(len(self.options)) if number not in self.done]
+
+    def _meeting(self) -> list[Candidate]:
+        return [candidate for candidate in self.done.values() if not candidate.missed]
+
+    # What need not be simulated
+
+    def _upper(self, number: int) -> float:
+        """Most merit that a deployment can have."""
+        option = self.options[number]
+        bounds, gpus = option.bounds, option.prepared.deployment.placement.gpus
+        usd = usd_per_million_output_tokens(self.cost, gpus, bounds.output_tok_s)
+        return merit(self.request.objective, bounds.output_tok_s, bounds.latencies, usd)
+
+    def _matters(self, number: int) -> bool:
+        if self.exhaustive:
+            return True
+        bounds = self.options[number].bounds
+        if excess(bounds.latencies, self.request.limits) > 1:
             return False
-        return hopeless or self._upper(prepared, bound) <= best
-
-    def _simulate(self, prepared: Prepared, bound: Bounds) -> Candidate:
-        request = self.request
-        result = predict_prepared(prepared, request.workload).result
-        cost = hourly_cost(self.hardware, prepared.deployment.device, request.pricing)
-        usd = usd_per_million_output_tokens(
-            cost, prepared.deployment.placement.gpus, output_tok_s(result)
+        best = max((c.merit for c in self._meeting()), default=0.0)
+        return self._upper(number) >= best * (1 - TIE) or (
+            not self.request.limits and not self._beaten(number, bounds)
         )
-        score = score_of(prepared, result, usd, self.hardware)
-        return Candidate(prepared, bound, score, missed_limits(score, request.limits))
 
-    def answer(self) -> Recommendation:
-        """Rank what was simulated."""
-        request = self.request
-        if not self.ready:
-            self._raise_nothing_fits()
-        meeting = [c for c in self.done if not c.missed]
+    def _beaten(self, number: int, bounds: Bounds) -> bool:
+        gpus = self.options[number].prepared.deployment.placement.gpus
+        return beaten(self.done.values(), bounds.output_tok_s / gpus, bounds.tok_s_per_user)
+
+    def _least_excess(self, number: int) -> float:
+        return excess(self.options[number].bounds.latencies, self.request.limits)
+
+    def _may_be_nearest(self, number: int) -> bool:
+        best = min((_excess(c, self.request.limits) for c in self.done.values()), default=None)
+        return self.exhaustive or best is None or self._least_excess(number) < best
+
+    def _for_comparison(self, order: list[int]) -> list[int]:
+        """Options of further checkpoints and placements, by their bounds, as many as are asked."""
+        known = {candidate.family for candidate in self.done.values()}
+        found = []
+        for number in order:
+            name = family(self.options[number].prepared)
+            if len(known) > self.request.runners_up:
+                break
+            if name not in known and number not in self.done:
+                known.add(name)
+                found.append(number)
+        return found
+
+    # Answers
+
+    def _answer(self) -> Recommendation:
+        meeting = self._meeting()
         if not meeting:
-            raise NoFeasiblePlanError(_nearest_text(self.done, request.limits))
-        ranked = sorted(meeting, key=lambda c: rank_key(request.objective, c), reverse=True)
+            self._raise_none_meets()
         return Recommendation(
-            objective=request.objective,
-            limits=request.limits,
-            ranked=tuple(ranked),
-            front=pareto_front(self.done),
-            simulated=tuple(self.done),
-            counts=Counts(
-                self.built,
-                dict(self.refusals.counts),
-                dict(self.refusals.examples),
-                self.screened,
-                len(self.done),
-            ),
+            objective=self.request.objective,
+            limits=self.request.limits,
+            ranked=tuple(ranked(meeting, lambda c: c.merit, _tie_key)),
+            front=pareto_front(self.done.values()),
+            simulated=tuple(self.done.values()),
+            counts=self._counts(),
         )
 
-    def _raise_nothing_fits(self) -> None:
-        if self.least_missing:
-            raise self.least_missing
-        rules = "; ".join(self.refusals.examples.values()) or "no placement was possible"
+    def _counts(self) -> Counts:
+        found, refusals = self.feasible, self.feasible.refusals
+        built = refusals.total + found.duplicates + len(self._left()) + len(self.done)
+        unserved = refusals.counts.get("a request never fits", 0)
+        return Counts(
+            built=built - unserved,
+            refused=dict(refusals.counts),
+            refusal_examples=dict(refusals.examples),
+            duplicates=found.duplicates,
+            screened=len(self._left()) - unserved,
+            simulated=len(self.done),
+        )
+
+    def _raise_nothing_fits(self) -> NoReturn:
+        if self.feasible.least_missing:
+            raise self.feasible.least_missing
+        rules = "; ".join(self.feasible.refusals.examples.values()) or "no placement is possible"
         raise NoFeasiblePlanError(f"no deployment can be built: {rules}")
 
-
-def _shares_prefixes(workload: Workload) -> bool:
-    return workload.shared_prefix_tokens > 0 or any(row.hash_ids for row in workload.trace)
-
-
-def _same(prepared: Prepared, seen: set[tuple]) -> bool:
-    """Whether defaults made this deployment equal to one already built."""
-    deployment, engine = prepared.deployment, prepared.engine
-    key = (
-        deployment.checkpoint.name,
-        deployment.checkpoint.repo,
-        deployment.placement,
-        engine.kv_format,
-        engine.max_num_batched_tokens,
-        engine.max_num_seqs,
-    )
-    if key in seen:
-        return True
-    seen.add(key)
-    return False
+    def _raise_none_meets(self) -> NoReturn:
+        limits = self.request.limits
+        wanted = " and ".join(map(str, limits))
+        if not self.done:
+            raise NoFeasiblePlanError("no deployment can serve the longest request; shorten it")
+        nearest = min(self.done.values(), key=lambda c: _excess(c, limits))
+        binding = max(limits, key=lambda limit: nearest.score.latency(limit) / limit.seconds)
+        value = nearest.score.latency(binding)
+        raise NoFeasiblePlanError(
+            f"no deployment meets {wanted}; the nearest is {nearest.label}: its "
+            f"{binding.statistic} {binding.metric.upper()} is {value * 1e3:.4g} ms against "
+            f"{binding.seconds * 1e3:g} ms, the limit that binds; relax --{binding.metric}, lower "
+            "the load or add GPUs"
+        )
 
 
-def _bound_of(bound: Bounds, limit: Limit) -> float:
-    """The least that a limited figure can be; 0 where no bound is known."""
-    if limit.metric == "ttft":
-        return bound.ttft_s if limit.statistic == "mean" else 0.0
-    if limit.metric == "tpot":
-        return bound.tpot_s
-    return 0.0
-
-
-def pareto_front(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """Candidates that no other beats in both tok/s per GPU and tok/s per user."""
-    ordered = sorted(
-        candidates,
-        key=lambda c: (c.score.output_tok_s_per_gpu, c.score.tok_s_per_user),
-        reverse=True,
-    )
-    front: list[Candidate] = []
-    for candidate in ordered:
-        if not front or candidate.score.tok_s_per_user > front[-1].score.tok_s_per_user:
-            front.append(candidate)
-    return tuple(front)
-
-
-def _nearest_text(done: list[Candidate], limits: tuple[Limit, ...]) -> str:
-    nearest = min(done, key=lambda c: _excess(c, limits))
-    binding = max(limits, key=lambda limit: nearest.score.latency(limit) / limit.seconds)
-    value = nearest.score.latency(binding)
-    return (
-        f"no deployment meets {' and '.join(map(str, limits))}; nearest: {nearest.label}, whose "
-        f"{binding.metric.upper()} {binding.statistic} is {value * 1e3:.0f} ms against "
-        f"{binding.seconds * 1e3:.0f} ms; relax --{binding.metric}, lower the load, or add GPUs"
-    )
+def _tie_key(candidate: Candidate) -> tuple[int, float]:
+    """Among equals fewer GPUs, then more merit."""
+    return (-candidate.gpus, candidate.merit)
 
 
 def _excess(candidate: Candidate, limits: tuple[Limit, ...]) -> float:
-    return max(candidate.score.latency(limit) / limit.seconds for limit in limits)
+    return excess(candidate.score.latencies, limits)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from moeplan.errors import InputError
 
 Statistic = Literal["mean", "p50", "p90", "p99"]
 LatencyMetric = Literal["ttft", "itl", "tpot", "e2e"]
+
+STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
+METRICS: tuple[LatencyMetric, ...] = get_args(LatencyMetric)
 
 _PATTERN = re.compile(r"(?:(mean|p50|p90|p99):)?\s*([0-9.]+(?:e-?[0-9]+)?)\s*(ms|s)", re.I)
 _UNIT_SECONDS = {"ms": 1e-3, "s": 1.0}

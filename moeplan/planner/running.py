@@ -1,0 +1,43 @@
+"""How many sequences one engine can run at once, by its settings and its KV pool."""
+
+from __future__ import annotations
+
+from moeplan.cost.kv_layout import KVGroup, sequence_blocks
+from moeplan.cost.predictor import Prepared
+from moeplan.planner.demand import Demand
+
+
+def most_running(prepared: Prepared, demand: Demand) -> int:
+    """Most sequences that one replica can decode in one step, at least 1."""
+    engine = prepared.engine
+    limit = min(demand.in_flight, engine.max_num_seqs, engine.max_num_batched_tokens)
+    shares_blocks = engine.prefix_caching and demand.shared != 0
+    if not shares_blocks:
+        limit = min(limit, _usable_blocks(prepared) // _least_blocks(prepared, demand))
+    return max(limit, 1)
+
+
+def may_preempt(prepared: Prepared, demand: Demand, running: int) -> bool:
+    """Whether that many running sequences may run out of blocks."""
+    return running * sequence_blocks(prepared.kv, demand.longest) > _usable_blocks(prepared)
+
+
+def _usable_blocks(prepared: Prepared) -> int:
+    return prepared.kv.num_blocks - 1
+
+
+def _least_blocks(prepared: Prepared, demand: Demand) -> int:
+    length = demand.shortest_input + 1
+    return max(sum(_least_of_group(group, length) for group in prepared.kv.groups), 1)
+
+
+def _least_of_group(group: KVGroup, length: int) -> int:
+    """Blocks that a sequence holds at least in a decode step that makes it `length` tokens long."""
+    match group.kind:
+        case "recurrent":
+            return group.fixed_blocks
+        case "sliding":
+            return max(min(group.window, length) // group.block_size, 1)
+        case "chunked":
+            return 1
+    return -(-length // group.block_size)
