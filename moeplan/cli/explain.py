@@ -18,6 +18,7 @@ from moeplan.scenario import MOST_SEQUENCES, MOST_TOKENS, Scenario
 if TYPE_CHECKING:
     from moeplan.cost.batch import StepBatch
     from moeplan.cost.predictor import Prepared
+    from moeplan.hardware_specs.schema import Hardware
 
 GIGA = 1e9
 
@@ -45,11 +46,15 @@ def explain(
 
     Each operator's bytes, FLOPs and seconds, the limit that binds, its kernel family and source.
     """
+    render.emit(explain_answer(scenario, step, read_hardware(calibration)), as_json, _show)
+
+
+def explain_answer(scenario: Scenario, step: StepOptions, hardware: Hardware) -> dict[str, Any]:
+    """The step taken apart; raises `InputError` where it computes nothing or too much."""
     if not step.batch + step.prefill:
         raise InputError("batch and prefill are both 0; a step needs --batch or --prefill")
     longest = max(step.context + 1 if step.batch else 1, step.prefill)
-    prepared = prepare_scenario(scenario, read_hardware(calibration), longest)
-    render.emit(explain_data(prepared, step), as_json, _show)
+    return explain_data(prepare_scenario(scenario, hardware, longest), step)
 
 
 def explain_data(prepared: Prepared, step: StepOptions) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from moeplan.scenario import Scenario, build_deployment
 if TYPE_CHECKING:
     from moeplan.cost.memory import MemoryMap
     from moeplan.cost.predictor import Prepared
+    from moeplan.hardware_specs.schema import Hardware
 
 SHORTEST = 1024
 BASIS: Basis = "first principles"
@@ -36,10 +37,13 @@ def fit(scenario: Scenario, calibration: CalibrationFile = None, as_json: JsonFl
 
     Without --max-model-len sequences may be as long as the model allows, as in vLLM.
     """
-    hardware = read_hardware(calibration)
+    render.emit(fit_answer(scenario, read_hardware(calibration)), as_json, _show)
+
+
+def fit_answer(scenario: Scenario, hardware: Hardware) -> dict[str, Any]:
+    """The memory map for sequences as long as asked for, or as the model allows."""
     limit = build_deployment(scenario, hardware).architecture.max_position_embeddings
-    prepared = prepare_scenario(scenario, hardware, scenario.max_model_len or limit)
-    render.emit(fit_data(prepared), as_json, _show)
+    return fit_data(prepare_scenario(scenario, hardware, scenario.max_model_len or limit))
 
 
 def fit_data(prepared: Prepared) -> dict[str, Any]:

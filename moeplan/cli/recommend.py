@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -81,29 +82,47 @@ def recommend(
 ) -> None:
     """Find the best deployment for a workload."""
     from moeplan.cli.plots import check_plot_path, save_pareto
+
+    check_plot_path(plot)
+    with progress_bar("searching") as bar:
+        hardware = read_hardware(calibration)
+        data = recommend_answer(machine, traffic, plan, engine, hardware, bar)
+    render.emit(data, as_json, show_recommendation)
+    if plot is not None:
+        save_pareto(data, plot)
+
+
+def recommend_answer(
+    machine: MachineOptions,
+    traffic: TrafficOptions,
+    plan: PlanOptions,
+    engine: EngineOptions,
+    hardware: Hardware,
+    progress: Callable[[float], None],
+) -> dict[str, Any]:
+    """Search and describe what was found; `progress` gets the share that is done.
+
+    Raises `DoesNotFitError` with the smallest deployment that would do, and `NoFeasiblePlanError`
+    with the nearest.
+    """
     from moeplan.models import load_model
     from moeplan.planner.search import recommend as search
 
-    check_plot_path(plot)
-    hardware, model = read_hardware(calibration), load_model(machine.model)
+    model = load_model(machine.model)
     request = build_request(machine, traffic, plan, engine, hardware, model)
     try:
-        with progress_bar("searching") as bar:
-            found = search(
-                request,
-                hardware,
-                exhaustive=plan.exhaustive,
-                progress=lambda share, _text: bar(share),
-            )
+        found = search(
+            request,
+            hardware,
+            exhaustive=plan.exhaustive,
+            progress=lambda share, _text: progress(share),
+        )
     except DoesNotFitError as error:
         form = request.space.checkpoints[0]
         base = Deployment(model.architecture, form, request.cluster, engine=request.engine)
         longest = request.workload.longest_tokens
         raise with_smallest_fit(error, base, model, hardware, longest) from None
-    data = recommendation_data(found, request, hardware, plan.top)
-    render.emit(data, as_json, show_recommendation)
-    if plot is not None:
-        save_pareto(data, plot)
+    return recommendation_data(found, request, hardware, plan.top)
 
 
 def build_request(

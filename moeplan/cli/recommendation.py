@@ -63,6 +63,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "checkpoint": deployment.checkpoint.name,
         "placement": str(deployment.placement),
         "gpus": deployment.placement.gpus,
+        "options": _options(candidate),
         "kv_cache_dtype": engine.kv_format,
         "max_num_batched_tokens": engine.max_num_batched_tokens,
         "max_num_seqs": engine.max_num_seqs,
@@ -77,6 +78,25 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "usd_per_million_output_tokens": _optional(candidate, score.usd_per_million_output_tokens),
         "watts": candidate.estimate(score.watts),
         "preemptions": score.preemptions,
+    }
+
+
+def _options(candidate: Candidate) -> dict[str, Any]:
+    """What the other commands take to name this deployment, by long option."""
+    prepared = candidate.prepared
+    deployment, engine = prepared.deployment, prepared.engine
+    placement = deployment.placement
+    return {
+        "checkpoint": deployment.checkpoint.repo or deployment.checkpoint.name,
+        "gpus": placement.gpus,
+        "tp": placement.tp,
+        "pp": placement.pp,
+        "ep": placement.ep,
+        "replicas": placement.replicas,
+        "router": deployment.router,
+        "kv": engine.kv_format,
+        "max_num_batched_tokens": engine.max_num_batched_tokens,
+        "max_num_seqs": engine.max_num_seqs,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,7 @@ from moeplan.scenario import Scenario
 
 if TYPE_CHECKING:
     from moeplan.cost.predictor import Prepared
+    from moeplan.hardware_specs.schema import Hardware
     from moeplan.simulation.api import Prediction
     from moeplan.simulation.metrics import Distribution
     from moeplan.simulation.workload import Workload
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 PlotFile = Annotated[
     Path | None, typer.Option("--plot", help="Write the load curve to this .html file.")
 ]
+Progress = Callable[[float], None]
+"""Called with the share that is done, 0 to 1."""
 STATISTICS = ("mean", "p50", "p90", "p99")
 LATENCIES = {
     "ttft_s": "TTFT",
@@ -58,30 +61,42 @@ def simulate(
     from moeplan.cli.plots import check_plot_path, save_load_curve
 
     check_plot_path(plot)
-    workloads = build_workloads(traffic)
-    longest = max(w.longest_tokens for w in workloads)
-    sigma = workloads[0].routing_sigma
-    prepared = prepare_scenario(scenario, read_hardware(calibration), longest, sigma)
-    data = simulate_data(prepared, workloads)
+    with progress_bar("simulating") as bar:
+        data = simulate_answer(scenario, traffic, read_hardware(calibration), bar)
     render.emit(data, as_json, _show)
     if plot is not None:
         save_load_curve(data, plot)
 
 
-def simulate_data(prepared: Prepared, workloads: Sequence[Workload]) -> dict[str, Any]:
-    """What was assumed, and the predicted figures of each workload."""
+def simulate_answer(
+    scenario: Scenario, traffic: TrafficOptions, hardware: Hardware, progress: Progress
+) -> dict[str, Any]:
+    """What was assumed, and the predicted figures of each workload of the sweep."""
+    prepared, workloads = prepare_runs(scenario, traffic, hardware)
+    points = [point_data(found) for found in _predictions(prepared, workloads, progress)]
+    return {"deployment": assumptions(prepared), "points": points}
+
+
+def prepare_runs(
+    scenario: Scenario, traffic: TrafficOptions, hardware: Hardware
+) -> tuple[Prepared, list[Workload]]:
+    """The deployment, laid out for the longest sequence of these workloads, and the workloads."""
+    workloads = build_workloads(traffic)
+    longest = max(w.longest_tokens for w in workloads)
+    return prepare_scenario(scenario, hardware, longest, workloads[0].routing_sigma), workloads
+
+
+def _predictions(
+    prepared: Prepared, workloads: Sequence[Workload], progress: Progress
+) -> Iterator[Prediction]:
     from moeplan.simulation.api import predict_prepared
 
-    points = []
-    with progress_bar("simulating") as bar:
-        for done, workload in enumerate(workloads):
-            prediction = predict_prepared(
-                prepared,
-                workload,
-                progress=lambda share, done=done: bar((done + share) / len(workloads)),
-            )
-            points.append(point_data(prediction))
-    return {"deployment": assumptions(prepared), "points": points}
+    for done, workload in enumerate(workloads):
+        yield predict_prepared(
+            prepared,
+            workload,
+            progress=lambda share, done=done: progress((done + share) / len(workloads)),
+        )
 
 
 def point_data(prediction: Prediction) -> dict[str, Any]:
