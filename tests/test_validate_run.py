@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,23 +152,27 @@ def test_requests_that_fail_are_no_evidence(folder, monkeypatch):
         read_store(folder / "runs")
 
 
-def test_a_full_disk_ends_the_run_and_leaves_the_store_usable(folder, monkeypatch):
-    from moeplan.validate import store as store_module
-
-    written = store_module.write_atomically
-
-    def full(path, content):
-        if path.name == "repeat-1.json":
-            raise OSError(28, "No space left on device")
-        written(path, content)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store_module, "write_atomically", full)
-        with pytest.raises(OSError, match="No space"):
-            carry_out(folder)
-    assert len(read_store(folder / "runs").runs[0].repeats) == 1
-    assert carry_out(folder).measured == ["small", "large"]
-    assert len(read_store(folder / "runs").runs[1].repeats) == 2
+def test_a_full_disk_ends_the_run_and_leaves_the_store_usable(folder):
+    """No file of the run and its children may exceed 40 kB: the second run's record does."""
+    small, large = wanted()
+    load = large.load.model_copy(update={"num_prompts": 400})
+    plan = build_plan(setup(), [small, replace(large, load=load)], folder)
+    write_plan(folder / "plan.toml", plan)
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000));"
+        "from moeplan.validate.cli import validate; validate()"
+    )
+    argv = [sys.executable, "-c", script, "run", str(folder / "plan.toml")]
+    argv += ["-o", str(folder / "runs")]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 3
+    assert "File too large" in ended.stderr
+    assert "make room and run again" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert _commands() == ""
+    assert [run.key for run in read_store(folder / "runs").runs] == ["small"]
+    outcome = carry_out(folder)
+    assert (outcome.found, outcome.measured) == (["small"], ["large"])
 
 
 def test_ctrl_c_in_mid_run_leaves_a_store_that_continues(folder, monkeypatch):
@@ -180,7 +185,7 @@ def test_ctrl_c_in_mid_run_leaves_a_store_that_continues(folder, monkeypatch):
         time.sleep(1.0)
         running.send_signal(signal.SIGINT)
         assert running.wait(timeout=60) == 130
-    assert "moeplan_bench" not in _commands()
+    assert _commands() == ""
     monkeypatch.delenv("FAKE_BENCH")
     assert carry_out(folder).measured == ["small", "large"]
 

@@ -10,7 +10,7 @@ import pytest
 from moeplan.errors import InputError, RecordError
 from moeplan.validate import store as store_module
 from moeplan.validate.archive import pack, unpack
-from moeplan.validate.store import MANIFEST, Store, open_run
+from moeplan.validate.store import MANIFEST, DiskFullError, Store, open_run
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_full_disk_leaves_the_store_usable(store, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(store_module.os, "fsync", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(DiskFullError, match=r"No space.*intact"):
             run.write("second", b"2")
     assert [path.name for path in run.path.glob(".half-*")] == []
     again = store.run("a")

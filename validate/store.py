@@ -13,6 +13,7 @@ skipped.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -22,9 +23,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moeplan.errors import InputError, RecordError
+from moeplan.errors import InputError, MoeplanError, RecordError
 
 MANIFEST = "manifest.jsonl"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Disk full, quota used up, file larger than allowed."""
+
+
+class DiskFullError(MoeplanError):
+    """The store's disk or quota is full; what was stored before is intact."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +184,19 @@ def _report_strays(run: RunFolder) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it appears whole or not at all, and survives a crash of the host.
 
-    Raises OSError where the disk is full; nothing stays behind then.
+    Raises `DiskFullError` where there is no room; nothing stays behind then.
     """
+    try:
+        _write_beside(path, content)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise DiskFullError(
+            f"{path}: {error.strerror}; what was stored before is intact: make room and run again"
+        ) from error
+
+
+def _write_beside(path: Path, content: bytes) -> None:
     descriptor, name = tempfile.mkstemp(prefix=".half-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:
