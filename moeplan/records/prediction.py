@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from moeplan.records.setup import Setup
 from moeplan.records.setup_workload import stream_limit_s
 from moeplan.simulation.result import SimulationResult
 from moeplan.simulation.workload import Workload
+
+if TYPE_CHECKING:
+    from moeplan.cost.predictor import Prepared
 
 GIB = 2**30
 _PROBE_TOKENS = 256
@@ -48,7 +52,7 @@ class CachingPredictor:
 
     def __init__(self, hardware: Hardware):
         self._hardware = hardware
-        self._prepared: OrderedDict[str, object] = OrderedDict()
+        self._prepared: OrderedDict[str, Prepared] = OrderedDict()
 
     def __call__(self, deployment: Deployment, workload: Workload) -> Outcome:
         from moeplan.simulation.api import predict_prepared
@@ -63,7 +67,7 @@ class CachingPredictor:
             front_end_s=prepared.engine.host.ttft_us * 1e-6,
         )
 
-    def _prepare(self, deployment: Deployment, workload: Workload):
+    def _prepare(self, deployment: Deployment, workload: Workload) -> Prepared:
         from moeplan.cost.predictor import prepare
 
         longest, sigma = workload.longest_tokens, workload.routing_sigma

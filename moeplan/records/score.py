@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from typing import Any
 
 from moeplan.errors import MoeplanError
 from moeplan.hardware_specs import Hardware
@@ -106,7 +107,7 @@ def _key_and_work(record: RunRecord, hardware: Hardware) -> tuple[str, float]:
     return key, float(workload.size * workload.output_tokens * placement.pp)
 
 
-_worker: dict[str, object] = {}
+_worker: dict[str, Any] = {}
 """Hardware and predictor of a worker process."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from moeplan.errors import RecordError
 from moeplan.records.importers.fields import Json, build, collect, count, mode_of, number, required
+from moeplan.records.record import RunRecord
 
 TOOL = "vllm bench serve"
 _ENGINES = {"sglang": "sglang", "tensorrt-llm": "trtllm", "trt": "trtllm"}
@@ -34,12 +35,12 @@ def recognises(content: Any) -> bool:
     )
 
 
-def read(content: Any, path: Path, known: Mapping[str, Any]) -> list:
+def read(content: Any, path: Path, known: Mapping[str, Any]) -> list[RunRecord]:
     """The one run of a result file."""
     return [record_of(content, str(path), path.stem, known)]
 
 
-def record_of(result: Json, where: str, stem: str, known: Mapping[str, Any]):
+def record_of(result: Json, where: str, stem: str, known: Mapping[str, Any]) -> RunRecord:
     """One result object as a record; `RecordError` names a field that is missing or wrong."""
     date = str(result.get("date") or "")
     fields = {
