@@ -12,6 +12,14 @@ it. The least of C(p) / p over steps that can occur is ψ, so for every λ from 
 
     T ≥ ψ (prompt tokens) + φ (decode tokens).
 
+Requests that decode together for long must have joined: of two that share steps the later one's
+prompt ended while the other was decoding, and they share at most O − 1 steps, O being the longest
+output. Hence, over all steps with d decodes and e ends of prompts,
+
+    Σ d (d − 1) / 2 ≤ (O − 1) Σ (d e + e (e − 1) / 2),
+
+which enters with a price of its own: it keeps the bound from prefilling on empty replicas only.
+
 Which steps can occur: vLLM gives a prompt all that the token budget leaves. A step either exhausts
 its budget, which cuts one prompt short, or it ends all its prompts; and it is shorter than the
 shortest prompt only if it ends one that was cut. So short steps come at most one to a full one.
@@ -21,6 +29,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,9 +41,18 @@ from moeplan.planner.running import may_preempt, most_running
 from moeplan.planner.slo import STATISTICS
 from moeplan.simulation.metrics import distribution
 
-_PRICES = np.linspace(0, 1, 9)
+_SHARES = np.linspace(0, 1, 9)
+_PAIR_SHARES = np.linspace(0, 1, 3)
 _RIDING_POINTS = 17
 _SLACK = 1 - 1e-9
+
+
+class _Prices(NamedTuple):
+    """Prices to try, arrays of one length: a stage second, a request second, a pair in a step."""
+
+    stage: np.ndarray
+    request: np.ndarray
+    pair: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +88,7 @@ class _Bounder:
         self.largest = most_running(prepared, demand)
         self.chunks = chunk_steps(prepared, demand.inputs, before, self.largest)
         self.counted = self.chunks.counted(demand.inputs, before)
+        self.resumed = may_preempt(prepared, demand, self.largest)
         query = LeastQuery(
             largest=self.largest,
             sizes=self.chunks.sizes,
@@ -78,7 +97,7 @@ class _Bounder:
             shortest=demand.shortest_attended,
             mean=demand.mean_attended,
             usual=min(self.largest, demand.in_flight / self.replicas),
-            resumed=may_preempt(prepared, demand, self.largest),
+            resumed=self.resumed,
         )
         self.by_step = prepared.timer.least_by_step(query)
         self.by_work = prepared.timer.least_by_work(query)
@@ -175,38 +194,64 @@ class _Bounder:
     def _by_stage(
         self, times: LeastTimes, stage: int, prompts: float, decodes: float, attention: float
     ) -> float:
-        """T ≥ ψ prompts + φ decodes + the stage's attention, by the best price."""
-        lone = self.replicas == 1 and not self.piped  # then both resources are the same
-        share = np.ones(1) if lone else _PRICES
-        stage_price = share / self.replicas
-        request_price = (1 - share) / min(self.demand.in_flight, self.replicas * self.largest)
+        """T ≥ ψ prompts + φ decodes + the stage's attention, by the best prices."""
+        prices = self._prices(times)
         batches = np.arange(1, self.largest + 1)
-        token = np.outer(stage_price, times.decode[stage] / batches)
-        token += np.outer(request_price, times.step_decode)
+        token = np.outer(prices.stage, times.decode[stage] / batches)
+        token += np.outer(prices.request, times.step_decode)
+        token += np.outer(prices.pair, (batches - 1) / 2)
         token_price = token.min(axis=1)
-        step = self._step_costs(times, stage, stage_price, request_price, token_price)
+        step = self._step_costs(times, stage, prices, token_price)
         prompt_price = self.chunks.least_per_token(step)
-        total = prompt_price * prompts + token_price * decodes + stage_price * attention
+        total = prompt_price * prompts + token_price * decodes + prices.stage * attention
         return float(total.max())
 
+    def _prices(self, times: LeastTimes) -> _Prices:
+        """Prices to try: shares of stage and request time, and of pairs where they count."""
+        in_flight = min(self.demand.in_flight, self.replicas * self.largest)
+        if self.replicas == 1 and not self.piped:  # stage time and request time are the same
+            return _Prices(np.ones(1), np.zeros(1), np.zeros(1))
+        shares, pairs = np.meshgrid(_SHARES, _PAIR_SHARES if self._pairs_count else np.zeros(1))
+        request = (1 - shares.ravel()) / in_flight
+        longest = max(int(self.demand.outputs.max()) - 1, 1)
+        through = times.step_prefill[self.chunks.shorts]
+        pair = pairs.ravel() * request * through / longest
+        return _Prices(shares.ravel() / self.replicas, request, pair)
+
+    @property
+    def _pairs_count(self) -> bool:
+        """Whether requests that decode together must have joined in steps with prefill."""
+        engine = self.prepared.engine
+        return (
+            engine.mixed_prefill
+            and not self.piped
+            and not self.resumed
+            and self.chunks.greedy
+            and self.largest < engine.max_num_batched_tokens
+        )
+
     def _step_costs(
-        self,
-        times: LeastTimes,
-        stage: int,
-        stage_price: np.ndarray,
-        request_price: np.ndarray,
-        token_price: np.ndarray,
+        self, times: LeastTimes, stage: int, prices: _Prices, token_price: np.ndarray
     ) -> np.ndarray:
-        """Cost of a step with prefill less the worth of decodes in it, shape (prices, sizes)."""
+        """Cost of a step with prefill less the worth of what it yields, shape (prices, sizes)."""
         riding = self._riding
         most = np.append(riding[1:] - 1, riding[-1:])  # one price for all up to the next
-        own = 0 if self.piped else 1  # chunks of a prompt may overlap in a pipeline
         seconds = times.prefill[stage][:, None] + times.riding[stage][riding]
         through = times.step_prefill[:, None] + times.riding.sum(axis=0)[riding]
-        costs = stage_price[:, None, None] * seconds
-        costs = costs + request_price[:, None, None] * (own + riding) * through
-        costs -= token_price[:, None, None] * most
-        return np.maximum(costs.min(axis=-1), 0.0)
+        stage_price, request_price, pair_price, token_price = (
+            price[:, None, None] for price in (*prices, token_price)
+        )
+        common = stage_price * seconds - token_price * most
+        joined = pair_price * max(int(self.demand.outputs.max()) - 1, 1)
+        costs = np.inf
+        for ends in (np.ones(len(through)), self.chunks.most_ends):  # concave between them
+            ends = ends[:, None]
+            held = riding + (0 if self.piped else ends)  # in a pipeline chunks may overlap
+            worth = joined * (most * ends + ends * (ends - 1) / 2)
+            worth = worth - pair_price * riding * (riding - 1) / 2
+            costs = np.minimum(costs, common + request_price * held * through - worth)
+        costs = costs.min(axis=-1)
+        return np.where(prices.pair[:, None] > 0, costs, np.maximum(costs, 0.0))
 
     @cached_property
     def _riding(self) -> np.ndarray:

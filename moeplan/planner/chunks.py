@@ -39,6 +39,11 @@ class ChunkSteps:
     block: int
     """Tokens to whose multiples chunks are cut; 1 where they are not."""
 
+    most_ends: np.ndarray
+    """Prompts that may end in a step of each size (or of one up to the next)."""
+    greedy: bool
+    """Whether chunks are as long as the budget allows, without regard to blocks."""
+
     def counted(self, prompts: np.ndarray, before: np.ndarray) -> np.ndarray:
         """Tokens of each prompt that the count takes in, those after `before`, tails left out."""
         return np.maximum(prompts // self.block * self.block - before, 0)
@@ -67,7 +72,8 @@ def chunk_steps(
     recurrent = [g.block_size for g in prepared.kv.groups if g.kind == "recurrent"]
     block = max(recurrent, default=1) if engine.prefix_caching else 1
     full = budget - largest - (block if block > 1 else 0)
-    if given.long_prefill_token_threshold or full < 1:
+    greedy = not given.long_prefill_token_threshold and full > 1
+    if not greedy:
         full = 1  # chunks of any size
     counted = prompts // block * block - before
     shortest = int(counted[counted > 0].min(initial=budget))
@@ -81,7 +87,15 @@ def chunk_steps(
         full=full,
         cuts=2 if block > 1 else 1,
         block=block,
+        most_ends=np.concatenate([np.ones(len(short)), _most_ends(sizes, shortest)]),
+        greedy=greedy and block == 1,
     )
+
+
+def _most_ends(sizes: np.ndarray, shortest: int) -> np.ndarray:
+    """Whole prompts of at least `shortest` tokens, and the rest of one that was cut before."""
+    following = np.append(sizes[1:], sizes[-1])
+    return (following - 1) // shortest + 1.0
 
 
 def _whole_sizes(least: int, budget: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moeplan.cost.kv_layout import KVGroup, sequence_blocks
+from moeplan.cost.kv_layout import KVGroup
 from moeplan.cost.predictor import Prepared
 from moeplan.planner.demand import Demand
 
@@ -18,8 +18,17 @@ def most_running(prepared: Prepared, demand: Demand) -> int:
 
 
 def may_preempt(prepared: Prepared, demand: Demand, running: int) -> bool:
-    """Whether that many running sequences may run out of blocks."""
-    return running * sequence_blocks(prepared.kv, demand.longest) > _usable_blocks(prepared)
+    """Whether that many running sequences may run out of blocks.
+
+    A windowed group holds tokens beyond the windows: those of the steps in flight, and of the one
+    before them, which are given back late.
+    """
+    engine, groups = prepared.engine, prepared.kv.groups
+    late = engine.max_num_batched_tokens * (engine.max_concurrent_batches + 1)
+    windowed = [group for group in groups if group.kind in ("sliding", "chunked")]
+    needed = running * sum(_most_of_group(group, demand.longest) for group in groups)
+    needed += sum(-(-late // group.block_size) for group in windowed)
+    return needed > _usable_blocks(prepared)
 
 
 def _usable_blocks(prepared: Prepared) -> int:
@@ -41,3 +50,13 @@ def _least_of_group(group: KVGroup, length: int) -> int:
         case "chunked":
             return 1
     return -(-length // group.block_size)
+
+
+def _most_of_group(group: KVGroup, length: int) -> int:
+    """Blocks that a sequence of up to `length` tokens holds at most, tokens in flight left out."""
+    whole = -(-length // group.block_size)
+    if group.kind == "recurrent":
+        return group.fixed_blocks
+    if group.window is None:
+        return whole
+    return min(whole, -(-group.window // group.block_size) + 2)  # it starts and ends inside blocks

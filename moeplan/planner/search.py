@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from moeplan.cost.predictor import Prepared
 from moeplan.deployment import Cluster, EngineSettings
 from moeplan.errors import DoesNotFitError, InputError, NoFeasiblePlanError
 from moeplan.hardware_specs.schema import Hardware
@@ -102,7 +103,7 @@ class _Search:
         return score_of(prepared, result, self.cost, self.hardware)
 
     def _simulate_all(self) -> None:
-        order = sorted(range(len(self.options)), key=self._upper, reverse=True)
+        order = sorted(range(len(self.options)), key=self._expected, reverse=True)
         self._simulate(order, self._matters)
         if not self._meeting():
             nearest = sorted(self._left(), key=self._least_excess)
@@ -140,24 +141,39 @@ class _Search:
     def _upper(self, number: int) -> float:
         """Most merit that a deployment can have."""
         option = self.options[number]
-        bounds, gpus = option.bounds, option.prepared.deployment.placement.gpus
-        usd = usd_per_million_output_tokens(self.cost, gpus, bounds.output_tok_s)
+        bounds = option.bounds
+        usd = usd_per_million_output_tokens(self.cost, self._gpus(number), bounds.output_tok_s)
         return merit(self.request.objective, bounds.output_tok_s, bounds.latencies, usd)
+
+    def _expected(self, number: int) -> float:
+        """About the merit to expect: a good order finds the winner early."""
+        return self._upper(number) * _usual_share(self.options[number].prepared)
 
     def _matters(self, number: int) -> bool:
         if self.exhaustive:
             return True
-        bounds = self.options[number].bounds
-        if excess(bounds.latencies, self.request.limits) > 1:
+        limits, bounds = self.request.limits, self.options[number].bounds
+        if excess(bounds.latencies, limits) > 1:
             return False
-        best = max((c.merit for c in self._meeting()), default=0.0)
-        return self._upper(number) >= best * (1 - TIE) or (
-            not self.request.limits and not self._beaten(number, bounds)
-        )
+        return self._may_win(number) or not (limits or self._beaten(number, bounds))
+
+    def _may_win(self, number: int) -> bool:
+        """Whether a deployment might beat all that are done, or tie with them on fewer GPUs."""
+        meeting = self._meeting()
+        if not meeting:
+            return True
+        best, upper = max(c.merit for c in meeting), self._upper(number)
+        leader = _ranked(meeting)[0]
+        tie = _tie_key(self.options[number].prepared, upper)
+        ties = upper >= best * (1 - TIE) and tie >= _tie_key(leader.prepared, leader.merit)
+        return upper > best or ties
 
     def _beaten(self, number: int, bounds: Bounds) -> bool:
-        gpus = self.options[number].prepared.deployment.placement.gpus
-        return beaten(self.done.values(), bounds.output_tok_s / gpus, bounds.tok_s_per_user)
+        per_gpu = bounds.output_tok_s / self._gpus(number)
+        return beaten(self.done.values(), per_gpu, bounds.tok_s_per_user)
+
+    def _gpus(self, number: int) -> int:
+        return self.options[number].prepared.deployment.placement.gpus
 
     def _least_excess(self, number: int) -> float:
         return excess(self.options[number].bounds.latencies, self.request.limits)
@@ -188,7 +204,7 @@ class _Search:
         return Recommendation(
             objective=self.request.objective,
             limits=self.request.limits,
-            ranked=tuple(ranked(meeting, lambda c: c.merit, _tie_key)),
+            ranked=tuple(_ranked(meeting)),
             front=pareto_front(self.done.values()),
             simulated=tuple(self.done.values()),
             counts=self._counts(),
@@ -229,9 +245,23 @@ class _Search:
         )
 
 
-def _tie_key(candidate: Candidate) -> tuple[int, float]:
-    """Among equals fewer GPUs, then more merit."""
-    return (-candidate.gpus, candidate.merit)
+def _usual_share(prepared: Prepared) -> float:
+    """Share of its bound that a deployment usually reaches; orders the search, no more."""
+    placement = prepared.deployment.placement
+    if placement.pp > 1:
+        return 0.8
+    return 0.95 if placement.replicas & (placement.replicas - 1) == 0 else 0.9
+
+
+def _ranked(candidates: list[Candidate]) -> list[Candidate]:
+    return ranked(candidates, lambda c: c.merit, lambda c: _tie_key(c.prepared, c.merit))
+
+
+def _tie_key(prepared: Prepared, value: float) -> tuple[int, bool, float]:
+    """Among equals fewer GPUs, then the KV format that the checkpoint asks for, then more merit."""
+    deployment = prepared.deployment
+    native = prepared.engine.kv_format == deployment.checkpoint.kv_format
+    return -deployment.placement.gpus, native, value
 
 
 def _excess(candidate: Candidate, limits: tuple[Limit, ...]) -> float:
