@@ -31,9 +31,13 @@ _MXFP4_PADDING = {
     "marlin": (256, 128),
     "flashinfer-trtllm": (256, 128),
     "cutlass": (128, 128),
-    "triton": (1, 64),
+    "triton": (256, 64),
 }
-"""Multiples to which MXFP4 kernels round the hidden and the intermediate width (vLLM oracles)."""
+"""Multiples to which MXFP4 kernels round the hidden and the intermediate width.
+
+Read in vLLM's oracles; Triton's hidden width from what vLLM 0.24 loaded on an H100: 64.67 GiB of
+gpt-oss-120b and 13.58 GiB of gpt-oss-20b (validate/evidence/2026-11-27-h100).
+"""
 
 
 def stage_weight_bytes(
