@@ -27,7 +27,7 @@ class ProgressBar:
         """Report progress."""
         share = min(max(share, 0.0), 1.0)
         if self._bar is not None:
-            self._bar.update(self._task, completed=share)
+            self._bar.update(self._task, completed=share, refresh=True)
         elif time.monotonic() >= self._next:
             self._show(share)
 
@@ -40,7 +40,10 @@ class ProgressBar:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 
         columns = ("{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        # No thread of its own: the search forks.
+        self._bar = Progress(
+            *columns, console=Console(stderr=True), transient=True, auto_refresh=False
+        )
         self._task = self._bar.add_task(self._label, total=1.0, completed=share)
         self._bar.start()
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from moeplan.models import ModelEntry
     from moeplan.planner.candidates import Space
     from moeplan.planner.search import Request
+    from moeplan.planner.slo import Limit
+    from moeplan.simulation.workload import Workload
 
 PlotFile = Annotated[
     Path | None, typer.Option("--plot", help="Write the Pareto front to this .html file.")
@@ -136,22 +138,24 @@ def build_request(
     """The search that these options ask for; raises `InputError` where they make none."""
     from moeplan.planner.money import Pricing
     from moeplan.planner.search import Request
-    from moeplan.planner.slo import parse_limit
+    from moeplan.planner.slo import METRICS, parse_limit
 
     workloads = build_workloads(traffic)
     if len(workloads) > 1:
         raise InputError("concurrency and rate take one value here; `moeplan simulate` sweeps them")
     cluster = build_cluster(machine, hardware, machine.gpus or 1)
-    limits = {metric: getattr(plan, metric) for metric in ("ttft", "tpot", "itl", "e2e")}
+    given = {metric: getattr(plan, metric) for metric in METRICS}
+    limits = tuple(parse_limit(metric, text) for metric, text in given.items() if text)
     return Request(
         architecture=model.architecture,
         cluster=cluster,
-        space=_space(machine, plan, engine, model, cluster),
+        space=_space(machine, plan, engine, model, cluster, workloads[0], limits),
         workload=workloads[0],
         engine=engine.settings(),
         objective=plan.objective,
-        limits=tuple(parse_limit(metric, text) for metric, text in limits.items() if text),
+        limits=limits,
         pricing=Pricing(plan.usd_per_gpu_hour, plan.purchase_usd, plan.years, plan.usd_per_kwh),
+        runners_up=plan.top,
     )
 
 
@@ -161,13 +165,17 @@ def _space(
     engine: EngineOptions,
     model: ModelEntry,
     cluster: Cluster,
+    workload: Workload,
+    limits: tuple[Limit, ...],
 ) -> Space:
     """Everything that the user leaves open; of several checkpoints of one format the first."""
-    from moeplan.planner.candidates import Space
+    from moeplan.planner.candidates import Space, sequence_limits
+    from moeplan.planner.demand import most_in_flight
 
     forms = {form.name: form for form in reversed(model.checkpoints)}
     named = [find_checkpoint(model, machine.checkpoint)] if machine.checkpoint else None
-    varied: dict[str, Any] = {}
+    running_limits = sequence_limits(most_in_flight(workload), limits)
+    varied: dict[str, Any] = {"running_limits": running_limits}
     if engine.kv != "auto":
         varied["kv_formats"] = (engine.kv,)
     if engine.max_num_batched_tokens:

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from moeplan.planner.recommendation import Candidate, Recommendation
     from moeplan.planner.search import Request
 
+_GOALS = {
+    "throughput": "highest throughput",
+    "latency": "lowest mean end-to-end time",
+    "cost": "lowest cost per output token",
+}
+MOST_RULES = 6
+"""Rules of refusal that are printed."""
 _MEMORY = {
     "weights": "weights",
     "activations": "activations",
@@ -31,7 +38,8 @@ def recommendation_data(
 
     winner = found.winner
     cost = hourly_cost(hardware, winner.prepared.deployment.device, request.pricing)
-    others = _best_of_each(found.ranked)[1 : top + 1]
+    missing = sorted((c for c in found.simulated if c.missed), key=lambda c: -c.merit)
+    others = _best_of_each((*found.ranked, *missing))[1 : top + 1]
     return {
         "objective": found.objective,
         "limits": [str(limit) for limit in found.limits],
@@ -50,8 +58,7 @@ def _best_of_each(ranked: tuple[Candidate, ...]) -> list[Candidate]:
     """The first of each checkpoint and placement: its other settings are variants of it."""
     best: dict[tuple[str, str], Candidate] = {}
     for candidate in ranked:
-        deployment = candidate.prepared.deployment
-        best.setdefault((deployment.checkpoint.name, str(deployment.placement)), candidate)
+        best.setdefault(candidate.family, candidate)
     return list(best.values())
 
 
@@ -121,11 +128,9 @@ def show_recommendation(data: dict[str, Any]) -> None:
     """Print everything, the winner first."""
     winner = data["winner"]
     show_assumptions(winner["deployment"])
-    goal = (
-        f"highest {data['objective']}" if data["objective"] == "throughput" else data["objective"]
-    )
-    limits = f" that keeps {', '.join(data['limits'])}" if data["limits"] else ""
-    render.print_line(f"wins by {goal}{limits}; bottleneck: {winner['bottleneck']}")
+    limits = f" among those that keep {' and '.join(data['limits'])}" if data["limits"] else ""
+    render.print_line(f"Wins by the {_GOALS[data['objective']]}{limits}.")
+    render.print_line(f"Bottleneck: {winner['bottleneck']}.")
     _show_figures(winner)
     _show_memory(winner["memory"])
     _show_rows("Runners-up", data["runners_up"], why=True)
@@ -198,8 +203,12 @@ def _cells(row: dict[str, Any]) -> list[str]:
 def _show_counts(counts: Any) -> None:
     refused = sum(counts.refused.values())
     render.print_line(
-        f"{counts.built:,} deployments built, {refused:,} refused, {counts.screened:,} screened "
-        f"out by a bound, {counts.simulated:,} simulated"
+        f"{counts.built:,} deployments built: {refused:,} refused, {counts.duplicates:,} like "
+        f"another, {counts.screened:,} screened out by a bound, {counts.simulated:,} simulated"
     )
-    for rule, number in counts.refused.items():
-        render.print_line(f"  refused, {rule}: {number:,}, such as {counts.refusal_examples[rule]}")
+    rules = sorted(counts.refused.items(), key=lambda rule: -rule[1])
+    for rule, number in rules[:MOST_RULES]:
+        render.print_line(f"  refused {number:,}: {rule}; such as {counts.refusal_examples[rule]}")
+    if len(rules) > MOST_RULES:
+        rest = sum(number for _, number in rules[MOST_RULES:])
+        render.print_line(f"  refused {rest:,}: by {len(rules) - MOST_RULES} other rules")

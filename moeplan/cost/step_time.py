@@ -78,15 +78,9 @@ class StepTimeModel:
         found = self._least(
             query, lambda kind: kind.equal_seconds(batches, query.shortest(kind.cap)), floors=True
         )
-        hosts = (
-            (found.decode, self._host[0] + self._host[1] * batches[1:]),
-            (
-                found.prefill,
-                sum(self._host),
-            ),
-        )
-        for steps, host in hosts:
-            steps[0] = np.maximum(steps[0], host) if self._async else steps[0] + host
+        host, one = self._host[0] + self._host[1] * batches[1:], sum(self._host)
+        for steps, least in ((found.decode, host), (found.prefill, one)):
+            steps[0] = np.maximum(steps[0], least) if self._async else steps[0] + least
         found.decode[-1] = np.maximum(found.decode[-1], self._stream * batches[1:])
         return found
 

@@ -126,7 +126,7 @@ class _Bounder:
     @cached_property
     def _first_token_s(self) -> float:
         """Least time to the first token: one step of a whole prompt, or one that is exhausted."""
-        place = self.chunks.shorts
+        place = self.chunks.alone
         alone = self.by_work.step_prefill[place] + self._attention_of_each.sum()
         seconds = max(
             float(self.by_step.step_prefill[place]),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from moeplan.deployment import Cluster, Deployment, EngineSettings, Placement, Router
 from moeplan.errors import DeploymentError
 from moeplan.models.architecture import Architecture
 from moeplan.models.checkpoint import Checkpoint
+from moeplan.planner.slo import Limit
 
 TOKEN_BUDGETS = (2048, 4096, 8192, 16384)
 """Token budgets to try beside the engine's default (`--max-num-batched-tokens`)."""
@@ -27,6 +28,17 @@ class Space:
     placements: tuple[Placement, ...] | None = None
     """None: every split of up to all GPUs."""
     router: Router = "round_robin"
+
+
+def sequence_limits(in_flight: int, limits: Iterable[Limit]) -> tuple[int | None, ...]:
+    """Values of `--max-num-seqs` to try: the default, and less where it may help.
+
+    Fewer sequences at once bring tokens closer together and make requests wait: of use where the
+    gap between tokens is limited, otherwise the same as less load.
+    """
+    if not any(limit.metric in ("itl", "tpot") for limit in limits):
+        return (None,)
+    return (None, *(n for n in _powers_of_two(in_flight) if in_flight // 8 <= n < in_flight))
 
 
 @dataclass

@@ -41,6 +41,8 @@ class ChunkSteps:
 
     most_ends: np.ndarray
     """Prompts that may end in a step of each size (or of one up to the next)."""
+    alone: int
+    """Place of a size that some step of every prompt reaches."""
     greedy: bool
     """Whether chunks are as long as the budget allows, without regard to blocks."""
 
@@ -80,8 +82,11 @@ def chunk_steps(
     least = min(full, shortest)
     sizes, tokens = _whole_sizes(least, budget)
     short, short_tokens = _short_sizes(least)
+    sizes_of_all = np.concatenate([short, sizes])
+    largest_chunk = min(full, int(np.where(counted > 0, counted, prompts - before).min()))
     return ChunkSteps(
-        sizes=np.concatenate([short, sizes]),
+        sizes=sizes_of_all,
+        alone=int(np.searchsorted(sizes_of_all, largest_chunk, side="right")) - 1,
         tokens=np.concatenate([short_tokens, tokens]),
         shorts=len(short),
         full=full,

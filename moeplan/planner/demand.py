@@ -9,6 +9,12 @@ import numpy as np
 from moeplan.simulation.workload import Workload, requests
 
 
+def most_in_flight(workload: Workload) -> int:
+    """Most requests that the client keeps open at once."""
+    capped = workload.concurrency if workload.arrivals != "offline" else None
+    return min(capped or workload.size, workload.size)
+
+
 @dataclass(frozen=True, eq=False)
 class Demand:
     """Requests of a workload as arrays in order of sending, and how many may be open at once."""
@@ -33,7 +39,7 @@ class Demand:
             inputs=np.array([spec.input_tokens for spec in specs]),
             outputs=np.array([spec.output_tokens for spec in specs]),
             arrivals_s=np.array([spec.arrival_s for spec in specs]),
-            in_flight=min(workload.concurrency or len(specs), len(specs)),
+            in_flight=most_in_flight(workload),
             first_wave=workload.first_wave,
             closed=workload.arrivals == "closed",
             shared=None

@@ -11,6 +11,7 @@ from moeplan.planner.objective import Objective
 from moeplan.planner.recommendation import Candidate
 from moeplan.planner.slo import Limit
 
+WAITING = "waiting while others prefill"
 _SAME = 0.005
 """Relative difference below which two figures read as equal."""
 
@@ -40,24 +41,26 @@ def bottleneck(candidate: Candidate) -> str:
     return f"{top.name}: {top.seconds / total:.0%} of a decode step, {top.bound}-bound"
 
 
-def _seconds_by_name(candidate: Candidate) -> dict[str, float]:
-    seconds: dict[str, float] = defaultdict(float)
-    for row in typical_shares(candidate):
-        seconds[row.name] += row.seconds
-    return seconds
-
-
 def why_it_loses(winner: Candidate, other: Candidate, objective: Objective) -> str:
-    """One phrase: by how much another deployment is behind, and where its steps lose time."""
+    """One phrase: by how much another deployment is behind, and where its tokens lose time."""
     if other.missed:
         return "misses " + ", ".join(_missed(other, limit) for limit in other.missed)
     behind = _behind(winner, other, objective)
-    mine, theirs = _seconds_by_name(winner), _seconds_by_name(other)
-    growth = {name: theirs[name] - mine.get(name, 0.0) for name in theirs}
+    mine, theirs = _token_seconds(winner), _token_seconds(other)
+    growth = {name: seconds - mine.get(name, 0.0) for name, seconds in theirs.items()}
     worst = max(growth, key=growth.__getitem__)
-    if growth[worst] <= 0:
+    if growth[worst] < _SAME * sum(mine.values()):
         return behind
-    return f"{behind}; {worst} +{growth[worst] * 1e3:.1f} ms a step"
+    return f"{behind}; {worst} +{growth[worst] * 1e3:.3g} ms a token"
+
+
+def _token_seconds(candidate: Candidate) -> dict[str, float]:
+    """Where a user's time per token goes: the operators of a decode step, and the rest."""
+    seconds: dict[str, float] = defaultdict(float)
+    for row in typical_shares(candidate):
+        seconds[row.name] += row.seconds
+    rest = candidate.score.latencies["tpot"]["mean"] - sum(seconds.values())
+    return {**seconds, WAITING: max(rest, 0.0)}
 
 
 def _missed(other: Candidate, limit: Limit) -> str:
@@ -65,14 +68,12 @@ def _missed(other: Candidate, limit: Limit) -> str:
 
 
 def _behind(winner: Candidate, other: Candidate, objective: Objective) -> str:
-    if objective == "latency":
-        mine, theirs = (c.score.latencies["e2e"]["mean"] for c in (winner, other))
-        return _phrase(theirs / mine - 1, "end-to-end time")
-    if objective == "cost":
-        mine, theirs = (c.score.usd_per_million_output_tokens or 0.0 for c in (winner, other))
-        return _phrase(theirs / mine - 1, "cost per token") if mine else "no price"
-    return _phrase(other.score.output_tok_s / winner.score.output_tok_s - 1, "throughput")
-
-
-def _phrase(relative: float, what: str) -> str:
-    return f"equal {what}, more GPUs" if abs(relative) < _SAME else f"{relative:+.0%} {what}"
+    what, worse = {
+        "throughput": ("throughput", other.merit / winner.merit),
+        "latency": ("end-to-end time", winner.merit / other.merit),
+        "cost": ("cost per token", winner.merit / other.merit),
+    }[objective]
+    if abs(worse - 1) < _SAME:
+        more = other.gpus - winner.gpus
+        return f"equal {what}" + (f", {more} more GPUs" if more > 0 else "")
+    return f"{worse - 1:+.0%} {what}" if abs(worse - 1) >= 0.01 else f"{worse - 1:+.1%} {what}"

@@ -109,7 +109,7 @@ class _Search:
             nearest = sorted(self._left(), key=self._least_excess)
             self._simulate(nearest, self._may_be_nearest)
         elif self.request.runners_up:
-            self._simulate(self._for_comparison(order), lambda _number: True)
+            self._simulate(self._for_comparison(), lambda _number: True)
         self.progress(1.0, "done")
 
     def _simulate(self, numbers: Iterable[int], wanted: Callable[[int], bool]) -> None:
@@ -182,18 +182,19 @@ class _Search:
         best = min((_excess(c, self.request.limits) for c in self.done.values()), default=None)
         return self.exhaustive or best is None or self._least_excess(number) < best
 
-    def _for_comparison(self, order: list[int]) -> list[int]:
-        """Options of further checkpoints and placements, by their bounds, as many as are asked."""
-        known = {candidate.family for candidate in self.done.values()}
-        found = []
-        for number in order:
-            name = family(self.options[number].prepared)
-            if len(known) > self.request.runners_up:
-                break
-            if name not in known and number not in self.done:
-                known.add(name)
-                found.append(number)
-        return found
+    def _for_comparison(self) -> list[int]:
+        """What is left of the best checkpoints and placements, one option each.
+
+        As many as asked for beside the winner, by what they reached or are expected to reach.
+        """
+        best: dict[tuple[str, str], tuple[float, int]] = {}
+        for number, option in enumerate(self.options):
+            done = self.done.get(number)
+            value = done.merit if done else self._expected(number)
+            best.setdefault(family(option.prepared), (0.0, number))
+            best[family(option.prepared)] = max(best[family(option.prepared)], (value, number))
+        first = sorted(best.values(), reverse=True)[: self.request.runners_up + 1]
+        return [number for _, number in first if number not in self.done]
 
     # Answers
 

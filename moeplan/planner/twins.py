@@ -12,6 +12,7 @@ from dataclasses import fields, replace
 import numpy as np
 
 from moeplan.cost.predictor import Prepared
+from moeplan.planner.demand import most_in_flight
 from moeplan.simulation.api import predict_prepared
 from moeplan.simulation.result import SimulationResult
 from moeplan.simulation.workload import Workload
@@ -30,8 +31,7 @@ def twins(prepared: Prepared, workload: Workload) -> int:
     replicas = deployment.placement.replicas
     alike = workload.input_range == workload.output_range == (1.0, 1.0) and not workload.trace
     together = workload.arrivals in ("closed", "rounds", "offline")
-    in_flight = workload.concurrency or workload.num_prompts
-    counts = (workload.num_prompts, min(in_flight, workload.num_prompts), workload.num_warmups)
+    counts = (workload.num_prompts, most_in_flight(workload), workload.num_warmups)
     even = all(count % replicas == 0 for count in counts)
     return replicas if alike and together and even and deployment.router == "round_robin" else 1
 
