@@ -9,9 +9,11 @@ from pathlib import Path
 from moeplan.calibration.file import Calibration
 from moeplan.cli import render
 from moeplan.errors import EngineFailedError
-from moeplan.validate.compare import SHOWN, Comparison
+from moeplan.validate.compare import Comparison
 from moeplan.validate.plan import Plan
 from moeplan.validate.run import Outcome
+
+_PRINTED = ("output_tok_s", "tpot_ms_mean", "ttft_ms_mean", "ttft_ms_p99")
 
 
 def show_plan(made: Plan) -> None:
@@ -24,13 +26,17 @@ def show_plan(made: Plan) -> None:
                 run.key,
                 f"{run.minutes:.1f}",
                 f"{run.predicted.metrics['output_tok_s']:.0f}",
-                f"{run.predicted.metrics.get('tpot_ms_mean', float('nan')):.2f}",
+                _or_dash(run.predicted.metrics.get("tpot_ms_mean")),
                 run.why,
             ]
             for run in made.runs
         ],
         f"{made.minutes:.1f} minutes of runs, and the engine's start",
     )  # fmt: skip
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def show_outcome(outcome: Outcome, out: Path) -> None:
@@ -51,13 +57,17 @@ def show_comparisons(comparisons: Sequence[Comparison]) -> None:
     rows = []
     for found in comparisons:
         errors = {row.name: row.error for row in found.client}
-        cells = [errors.get(name) for name in SHOWN]
+        cells = [errors.get(name) for name in _PRINTED]
         texts = ["–" if error is None else f"{error:+.1%}" for error in cells]
         replay = found.replay
         exact = "–" if replay is None else f"{replay.steps - len(replay.differing)}/{replay.steps}"
         rows.append([found.key, found.role, exact, *texts])
-    head = [render.text("run"), render.text("role"), render.num("steps equal")]
-    render.print_table([*head, *map(render.num, SHOWN)], rows, "predicted / measured − 1")
+    head = [render.text("run", keep=True), render.text("role", keep=True), render.num("equal")]
+    render.print_table(
+        [*head, *map(render.num, _PRINTED)],
+        rows,
+        "predicted / measured − 1; equal: steps that the simulated schedule has too",
+    )
 
 
 def show_calibration(found: Calibration) -> None:
