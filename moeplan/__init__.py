@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from moeplan.version import __version__
+
 if TYPE_CHECKING:
     from moeplan.deployment import Cluster, Deployment
     from moeplan.models import load_model
@@ -17,8 +19,15 @@ if TYPE_CHECKING:
     from moeplan.simulation.api import simulate
     from moeplan.simulation.workload import Workload
 
-__version__ = "0.1.0"
-__all__ = ["Cluster", "Deployment", "Workload", "load_model", "recommend", "simulate"]
+__all__ = [
+    "Cluster",
+    "Deployment",
+    "Workload",
+    "__version__",
+    "load_model",
+    "recommend",
+    "simulate",
+]
 
 _HOMES = {
     "Cluster": "moeplan.deployment",

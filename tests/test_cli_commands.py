@@ -205,7 +205,7 @@ class TestExplain:
             (["--batch", "-1"], "batch is -1"),
             (["--context", "0"], "context is 0"),
             (["--batch", "5000"], "max_num_seqs"),
-            (["--prefill", "100000"], "max_num_batched_tokens"),
+            (["--prefill", "20000"], "max_num_batched_tokens"),
         ],
     )
     def test_impossible_steps_are_named(self, extra, named):

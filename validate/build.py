@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from moeplan import __version__
 from moeplan.calibration import load_calibration
 from moeplan.deployment import Deployment
 from moeplan.hardware_specs import Hardware, load_hardware
@@ -22,6 +21,7 @@ from moeplan.validate.predict import (
     resolved_scenario,
 )
 from moeplan.validate.workloads import LoadPoint, to_workload
+from moeplan.version import __version__
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ import html
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from moeplan import __version__
 from moeplan.validate.compare import SHOWN, Comparison, Row
 from moeplan.validate.measured import MeasuredRun
 from moeplan.validate.plan import now
 from moeplan.validate.report_plots import attribution_plot, scatter_plot, step_plot
+from moeplan.version import __version__
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from moeplan import __version__
 from moeplan.calibration.summary import FittedParameter, Summary
 from moeplan.errors import RecordError
+from moeplan.version import __version__
 
 if TYPE_CHECKING:
     from moeplan.calibration.fit import Fit

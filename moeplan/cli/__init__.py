@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from moeplan import __version__
 from moeplan.cli.lazy import LazyGroup
+from moeplan.version import __version__
 
 app = typer.Typer(
     name="moeplan",

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moeplan import __version__
 from moeplan.cli import render
 from moeplan.cli.options import CalibrationFile
 from moeplan.cli.progress import progress_bar
 from moeplan.cli.session import read_hardware
 from moeplan.errors import InputError
+from moeplan.version import __version__
 
 if TYPE_CHECKING:
     from moeplan.records.report import ScoreReport, Statistics
