@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from moeplan.errors import InputError, UnknownNameError
 
@@ -25,6 +25,16 @@ def parse_options(kind: type[OptionsType], values: Mapping[str, Any]) -> Options
         return kind.model_validate(dict(values))
     except ValidationError as error:
         raise _explained(kind, error.errors(include_url=False)) from None
+
+
+def parse_option(kind: type[Options], name: str, value: Any) -> Any:
+    """Check one option alone; raise `InputError` naming its value and its rule."""
+    field = kind.model_fields[name]
+    try:
+        return TypeAdapter(Annotated[field.annotation, field]).validate_python(value)
+    except ValidationError as error:
+        faults = [fault | {"loc": (name,)} for fault in error.errors(include_url=False)]
+        raise _explained(kind, faults) from None
 
 
 def _explained(kind: type[Options], faults: Sequence[Any]) -> InputError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -17,8 +18,11 @@ from moeplan.scenario import MOST_SEQUENCES, MOST_TOKENS, Scenario
 
 if TYPE_CHECKING:
     from moeplan.cost.batch import StepBatch
+    from moeplan.cost.explain import ExpertCoverage
     from moeplan.cost.predictor import Prepared
     from moeplan.hardware_specs.schema import Hardware
+    from moeplan.models import ModelEntry
+    from moeplan.planner.changes import Change
 
 GIGA = 1e9
 
@@ -33,6 +37,14 @@ class StepOptions(Options):
     prefill: int = Field(
         0, ge=0, le=MOST_TOKENS, description="Tokens of one prompt computed in the same step."
     )
+    what_helps: bool = Field(
+        False, description="Also price the step after single changes of the deployment."
+    )
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence in the step."""
+        return max(self.context + 1 if self.batch else 1, self.prefill)
 
 
 @with_options
@@ -53,13 +65,24 @@ def explain_answer(scenario: Scenario, step: StepOptions, hardware: Hardware) ->
     """The step taken apart; raises `InputError` where it computes nothing or too much."""
     if not step.batch + step.prefill:
         raise InputError("batch and prefill are both 0; a step needs --batch or --prefill")
-    longest = max(step.context + 1 if step.batch else 1, step.prefill)
-    return explain_data(prepare_scenario(scenario, hardware, longest), step)
+    from moeplan.models import load_model
+
+    prepared = prepare_scenario(scenario, hardware, step.longest)
+    data = explain_data(prepared, step)
+    if step.what_helps:
+        data["changes"] = _changes(prepared, step, load_model(scenario.model))
+    return data
+
+
+def _changes(prepared: Prepared, step: StepOptions, model: ModelEntry) -> list[Change]:
+    from moeplan.planner.changes import priced_changes
+
+    return priced_changes(prepared, model.checkpoints, _batch(prepared, step), step.longest)
 
 
 def explain_data(prepared: Prepared, step: StepOptions) -> dict[str, Any]:
     """Operators, their sum and what the step takes beyond it, by pipeline stage."""
-    from moeplan.cost.explain import effective_bit_work, operator_shares
+    from moeplan.cost.explain import effective_bit_work, expert_coverage, operator_shares
 
     batch = _batch(prepared, step)
     padded = prepared.engine.padded_tokens(batch.tokens)
@@ -68,7 +91,8 @@ def explain_data(prepared: Prepared, step: StepOptions) -> dict[str, Any]:
     deployment = prepared.deployment
     return {
         "deployment": assumptions(prepared),
-        "step": step.model_dump() | {"tokens": batch.tokens, "padded_tokens": padded},
+        "step": step.model_dump(exclude={"what_helps"})
+        | {"tokens": batch.tokens, "padded_tokens": padded},
         "operators": shares,
         "stages": [
             {"stage": stage, "operator_seconds": used, "other_seconds": total - used}
@@ -76,6 +100,7 @@ def explain_data(prepared: Prepared, step: StepOptions) -> dict[str, Any]:
             for used in [sum(s.seconds for s in shares if s.stage == stage)]
         ],
         "step_seconds": Estimate(prepared.timer.step_seconds(batch), prepared.basis),
+        "expert_coverage": expert_coverage(deployment.architecture, prepared.sigma, batch.tokens),
         "effective_bit_work": effective_bit_work(deployment.architecture, deployment.checkpoint),
     }
 
@@ -130,7 +155,34 @@ def _show(data: dict[str, Any]) -> None:
         f"effective bit-work: {render.number(data['effective_bit_work'] / GIGA)} Gbit a token "
         "(active parameters × bits)"
     )
+    _show_coverage(data["expert_coverage"], step["tokens"])
+    _show_changes(data.get("changes", []), total.value)
     render.print_trust([total])
+
+
+def _show_coverage(found: ExpertCoverage | None, tokens: int) -> None:
+    if found is None:
+        return
+    here = next(point for point in found.points if point.tokens == tokens)
+    render.print_line(
+        f"experts that the step touches in a layer: {here.experts:.1f} of {found.num_experts} "
+        f"({found.experts_per_token} a token)"
+    )
+
+
+def _show_changes(changes: Sequence[Change], now: float) -> None:
+    if not changes:
+        return
+    render.print_table(
+        [render.text("change", keep=True), render.num("GPUs"), render.num("step"),
+         render.num("saves"), render.text("refused")],
+        [
+            [c.change, str(c.gpus), render.estimate(c.step_seconds, form=render.seconds),
+             f"{1 - c.step_seconds.value / now:.1%}" if c.step_seconds else "", c.refused or ""]
+            for c in changes
+        ],
+        "The same step after one change",
+    )  # fmt: skip
 
 
 def _row(share: Any, total: float, several: bool, sources: render.Footnotes) -> list[str]:

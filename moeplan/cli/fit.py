@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SHORTEST = 1024
 BASIS: Basis = "first principles"
 """Memory is counted from the architecture; what vLLM's buffers take is estimated."""
-_PARTS = {
+PARTS = {
     "weights": "weights",
     "activations": "activations",
     "workspaces": "workspaces",
@@ -29,6 +29,7 @@ _PARTS = {
     "context": "CUDA context and communicators",
     "outside": "free",
 }
+"""Parts of a GPU's memory, in the order of printing."""
 
 
 @with_options
@@ -88,7 +89,7 @@ def _show(data: dict[str, Any]) -> None:
     text, num = render.text, render.num
     rows = [
         [label, render.estimate(memory[f"{name}_gib"], form=_gib), "yes" if name in inside else ""]
-        for name, label in _PARTS.items()
+        for name, label in PARTS.items()
     ]
     rows.append(["what the engine takes", _gib(memory["requested_gib"].value), ""])
     rows.append(["what the engine sees", _gib(memory["total_gib"].value), ""])

@@ -20,6 +20,7 @@ COMMANDS = {
     "hardware": "List known hardware, or show one in full.",
     "score": "Compare predictions with measured runs.",
     "records": "Turn benchmark results into run records.",
+    "ui": "Open the planner in a browser.",
 }
 """One line about each command; `moeplan.cli.NAME` holds the function (or group) of that name."""
 GUESTS = {

@@ -9,6 +9,7 @@ import numpy as np
 from moeplan.cost.batch import StepBatch
 from moeplan.cost.engine import ResolvedEngine
 from moeplan.cost.operators import Cost, Load, Operator
+from moeplan.cost.routing import distinct_experts
 from moeplan.cost.stages import Stage
 from moeplan.models.architecture import Architecture, MoEFFN
 from moeplan.models.checkpoint import BITS_PER_BYTE, Checkpoint
@@ -103,6 +104,45 @@ def _merged(rows: list[OperatorShare]) -> list[OperatorShare]:
             row.grade,
         )
     return list(merged.values())
+
+
+@dataclass(frozen=True, slots=True)
+class CoveragePoint:
+    """How many experts of a layer a step of so many tokens touches."""
+
+    tokens: int
+    experts: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertCoverage:
+    """Expected distinct experts over the tokens of a step."""
+
+    num_experts: int
+    experts_per_token: int
+    points: tuple[CoveragePoint, ...]
+
+
+def expert_coverage(architecture: Architecture, sigma: float, tokens: int) -> ExpertCoverage | None:
+    """Coverage of the first MoE layer at powers of two and at `tokens`; None without experts.
+
+    `sigma` is the spread of expert popularity (see `routing`).
+    """
+    found = (layer.ffn for layer in architecture.layers if isinstance(layer.ffn, MoEFFN))
+    moe = next(found, None)
+    if moe is None:
+        return None
+    batches = sorted({*(2**n for n in range(_COVERAGE_DOUBLINGS)), tokens})
+    touched = distinct_experts(moe.num_experts, moe.num_experts_per_tok, sigma, np.array(batches))
+    points = zip(batches, touched.tolist(), strict=True)
+    return ExpertCoverage(
+        moe.num_experts,
+        moe.num_experts_per_tok,
+        tuple(CoveragePoint(batch, experts) for batch, experts in points),
+    )
+
+
+_COVERAGE_DOUBLINGS = 13
 
 
 def effective_bit_work(architecture: Architecture, checkpoint: Checkpoint) -> float:

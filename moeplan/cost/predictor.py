@@ -50,6 +50,7 @@ class StepTables:
             kv_bytes=KV_ELEMENT_BYTES[engine.kv_format],
         )
         self._timers: dict[tuple, StepTimeModel] = {}
+        self.sigma = sigma
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -92,6 +93,11 @@ class Prepared:
     def timer(self) -> StepTimeModel:
         """Step times of one replica."""
         return self.tables.timer(self.engine)
+
+    @property
+    def sigma(self) -> float:
+        """Spread of expert popularity that its traffic has."""
+        return self.tables.sigma
 
     @property
     def basis(self) -> Basis:
@@ -159,9 +165,7 @@ class Preparer:
         common = replace(deployment.engine, max_num_batched_tokens=None, max_num_seqs=None)
         key = (*_cut_key(deployment), engine.kv_format, repr(common))
         if key not in self._tables:
-            self._tables[key] = StepTables(
-                deployment, self._hardware, engine, kernels, self._sigma
-            )
+            self._tables[key] = StepTables(deployment, self._hardware, engine, kernels, self._sigma)
         return self._tables[key]
 
 

@@ -29,7 +29,7 @@ def smallest_fit(
     room = hardware.devices[deployment.device].max_devices_per_node
     forms = list(checkpoints)
     for gpus in _doublings(MOST_GPUS):
-        cluster = _cluster(deployment.cluster, gpus, room)
+        cluster = cluster_of(deployment.cluster, gpus, room)
         for checkpoint in forms:
             for tp in reversed([*_doublings(min(gpus, room))]):
                 placement = Placement(tp=tp, pp=gpus // tp, ep=deployment.placement.ep)
@@ -50,8 +50,8 @@ def _doublings(most: int) -> Iterator[int]:
         number *= 2
 
 
-def _cluster(cluster: Cluster, gpus: int, room: int) -> Cluster:
-    """As many nodes of the first one's device as those GPUs need."""
+def cluster_of(cluster: Cluster, gpus: int, room: int) -> Cluster:
+    """As many nodes of the first one's device, `room` GPUs in each, as those GPUs need."""
     full, rest = divmod(gpus, room)
     sizes = [room] * full + ([rest] if rest else [])
     return replace(cluster, nodes=tuple(Node(cluster.nodes[0].device, size) for size in sizes))

@@ -1,0 +1,28 @@
+"""The planner: a Streamlit script of six pages."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from moeplan.ui import recommend, why
+
+PAGES = (
+    ("Recommend", recommend.page, "recommend", ":material/recommend:"),
+    ("Why", why.page, "why", ":material/troubleshoot:"),
+)
+"""Title, function, address and icon; the first is the start page."""
+
+
+def main() -> None:
+    """Run the page that the address names."""
+    st.set_page_config(page_title="moeplan", page_icon=":material/network_node:", layout="wide")
+    pages = {
+        name: st.Page(function, title=name, url_path=path, icon=icon, default=name == "Recommend")
+        for name, function, path, icon in PAGES
+    }
+    st.session_state["pages"] = pages
+    st.navigation(list(pages.values()), position="top").run()
+
+
+if __name__ == "__main__":
+    main()

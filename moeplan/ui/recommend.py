@@ -1,0 +1,107 @@
+"""Page Recommend: the best deployment of a model on the user's GPUs for a workload."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from moeplan.cli.recommend import PlanOptions
+from moeplan.ui import forms, frame, state
+from moeplan.ui.answers import answer
+from moeplan.ui.commands import command_line
+from moeplan.ui.figures import text, time_text
+from moeplan.ui.hardware_lists import list_input, machines
+from moeplan.ui.recommend_result import label, show_one
+from moeplan.ui.state import Inputs
+from moeplan.ui.tables import table
+from moeplan.ui.widgets import option
+
+START = {
+    "model": "gpt-oss-120b",
+    "device": "h100_sxm",
+    "gpus": "4",
+    "output": "256",
+    "routing": "chat",
+    "concurrency": "16",
+    "ttft": "2s",
+    "itl": "30ms",
+}
+"""A chat service on half a host, to be changed."""
+
+
+def page() -> None:
+    """Inputs beside, the winner first."""
+    inputs = state.open_inputs("Recommend", START)
+    frame.title("Recommend", "Which deployment of a model serves a workload best on some GPUs?")
+    with frame.refusals():
+        frame.sidebar(_form, inputs)
+        _results(inputs)
+
+
+def _form(inputs: Inputs) -> None:
+    st.subheader("Model")
+    forms.model_inputs(inputs, any_checkpoint=True)
+    st.subheader("Hardware")
+    list_input(inputs)
+    st.subheader("Workload")
+    forms.traffic_inputs(inputs)
+    st.subheader("Goals")
+    forms.limit_inputs(inputs)
+    option(inputs, PlanOptions, "objective", "Rank by")
+    with st.expander("Price"):
+        forms.price_inputs(inputs)
+    with st.expander("Pin the placement"):
+        forms.pin_inputs(inputs)
+    with st.expander("Engine settings"):
+        forms.engine_inputs(inputs)
+
+
+def _results(inputs: Inputs) -> None:
+    asked = machines(inputs)
+    lines = [command_line("recommend", words) for words in asked]
+    if len(asked) == 1:
+        show_one(inputs, answer("recommend", asked[0]), asked[0])
+    elif asked:
+        _show_several(inputs, asked)
+    else:
+        st.info("Add the GPUs that you have on the left.", icon=":material/dns:")
+        return
+    frame.on_the_command_line(lines)
+
+
+def _show_several(inputs: Inputs, asked: Sequence[dict[str, str]]) -> None:
+    """The winner of each kind of machine, then the chosen one in full."""
+    found = []
+    for words in asked:
+        with frame.refusals():
+            found.append((words, answer("recommend", words)))
+    if not found:
+        return
+    st.subheader("The best of each kind of machine")
+    st.caption("A deployment stays on GPUs of one kind; unlike GPUs serve beside each other.")
+    rows = [{"machine": machine_name(words)} | data["winner"] for words, data in found]
+    chosen = table("Best by machine", rows, _COLUMNS, select=True)
+    words, data = found[chosen or 0]
+    st.divider()
+    st.subheader(machine_name(words))
+    show_one(inputs, data, words)
+
+
+def machine_name(words: dict[str, str]) -> str:
+    """Count, device and fabric."""
+    fabric = f" over {words['fabric']}" if "fabric" in words else ""
+    return f"{words.get('gpus', '1')}× {words['device']}{fabric}"
+
+
+_COLUMNS: dict[str, Any] = {
+    "machine": lambda row: row["machine"],
+    "deployment": label,
+    "tok/s": lambda row: text(row["output_tok_s"]),
+    "tok/s a GPU": lambda row: text(row["output_tok_s_per_gpu"]),
+    "tok/s a user": lambda row: text(row["tok_s_per_user"]),
+    "TTFT mean": lambda row: time_text(row["latencies_s"]["ttft"]["mean"]),
+    "ITL mean": lambda row: time_text(row["latencies_s"]["itl"]["mean"]),
+    "$ per million output": lambda row: text(row["usd_per_million_output_tokens"]),
+}

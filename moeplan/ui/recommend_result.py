@@ -1,0 +1,204 @@
+"""What a search found: winner, Pareto plot, ranking, refusals, launch text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from moeplan.cli.fit import PARTS
+from moeplan.cli.simulate import STATISTICS
+from moeplan.ui import charts, frame, state
+from moeplan.ui.figures import MS, escaped, text, time_text, trust, value
+from moeplan.ui.state import Inputs
+from moeplan.ui.tables import fields, save, table
+
+LATENCIES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "End to end"}
+Row = dict[str, Any]
+
+
+def label(row: Row) -> str:
+    """Short name of a deployment."""
+    return f"{row['checkpoint']} · {row['placement']} · KV {row['kv_cache_dtype']}"
+
+
+def identity(row: Row) -> str:
+    """What tells a deployment of a search from the others, for the link."""
+    return (
+        f"{row['checkpoint']} {row['placement']} {row['kv_cache_dtype']} "
+        f"{row['max_num_batched_tokens']} {row['max_num_seqs']}"
+    )
+
+
+def show_one(inputs: Inputs, data: dict[str, Any], words: dict[str, str]) -> None:
+    """Everything that one search found."""
+    winner = data["winner"]
+    _card(data, winner)
+    state.carry(_deployment_words(winner, words))
+    frame.open_in(("Load curve", "Why", "Timeline"), _deployment_words(winner, words), "winner")
+    _pareto(inputs, data, words)
+    _ranking(data)
+    _counts(data["counts"])
+    _launch(winner)
+
+
+def _card(data: dict[str, Any], winner: Row) -> None:
+    with st.container(border=True):
+        deployment = winner["deployment"]
+        form = winner["deployment"]["checkpoint"]
+        repo = form["repo"] or "hypothetical re-quantisation, nobody has published it"
+        st.subheader(f"{deployment['model']} {form['name']} · {winner['placement']}")
+        st.caption(escaped(f"{repo} on {winner['gpus']} of {deployment['gpus']}× "
+                           f"{deployment['device']}; {_goal(data)}"))  # fmt: skip
+        _figures(winner)
+        st.markdown(f"**Bottleneck** {escaped(winner['bottleneck'])}")
+        _latencies(winner)
+        _memory(winner["memory"])
+        st.caption(escaped(f"{trust(winner['output_tok_s'])} Price: {_basis(winner)}"))
+
+
+def _goal(data: dict[str, Any]) -> str:
+    limits = f" that keeps {', '.join(data['limits'])}" if data["limits"] else ""
+    return f"wins by {data['objective']}{limits}"
+
+
+def _basis(winner: Row) -> str:
+    return winner["price_basis"] or "none known; give one under Price"
+
+
+def _figures(row: Row) -> None:
+    figures = {
+        "Output tok/s": text(row["output_tok_s"]),
+        "tok/s a GPU": text(row["output_tok_s_per_gpu"]),
+        "tok/s a user": text(row["tok_s_per_user"]),
+        "TTFT mean": time_text(row["latencies_s"]["ttft"]["mean"]),
+        "ITL mean": time_text(row["latencies_s"]["itl"]["mean"]),
+        "$ per million output": text(row["usd_per_million_output_tokens"]),
+        "GPU watts": text(row["watts"]),
+    }
+    frame.metrics(figures)
+
+
+def _latencies(winner: Row) -> None:
+    rows = [
+        {"Latency": name} | {s: time_text(winner["latencies_s"][metric][s]) for s in STATISTICS}
+        for metric, name in LATENCIES.items()
+    ]
+    steady = {"Latency": "TTFT after the first wave", "mean": time_text(winner["steady_ttft_s"])}
+    rows.insert(1, steady | dict.fromkeys(STATISTICS[1:], ""))
+    st.table(rows)
+
+
+def _memory(memory: dict[str, Any]) -> None:
+    st.markdown(f"**Memory of one GPU**, {memory['total_gib']:.1f} GiB; the KV pool holds "
+                f"{memory['kv_tokens']:,} tokens")  # fmt: skip
+    parts = [(name, memory[f"{part}_gib"]) for part, name in PARTS.items()]
+    charts.draw(charts.stacked_bar([p for p in parts if p[1] > 0], "GiB"), "memory")
+
+
+def _pareto(inputs: Inputs, data: dict[str, Any], words: dict[str, str]) -> None:
+    st.subheader("All simulated deployments")
+    rows = data["simulated"]
+    made = charts.figure(
+        420,
+        xaxis_title="tok/s a user (1 / mean TPOT)",
+        yaxis_title="output tok/s a GPU",
+        hovermode="closest",
+    )
+    front = sorted(data["front"], key=lambda row: row["tok_s_per_user"]["value"])
+    series = (("simulated", rows, "markers", charts.SKY, "circle"),
+              ("Pareto front", front, "lines+markers", charts.BLUE, "diamond"),
+              ("winner", [data["winner"]], "markers", charts.RED, "star"))  # fmt: skip
+    for name, points, mode, colour, symbol in series:
+        made.add_scatter(
+            x=[value(row["tok_s_per_user"]) for row in points],
+            y=[value(row["output_tok_s_per_gpu"]) for row in points],
+            customdata=[[identity(row)] for row in points],
+            text=[_hover(row) for row in points],
+            mode=mode,
+            name=name,
+            marker={"color": colour, "symbol": symbol, "size": 16 if name == "winner" else 9},
+            hovertemplate="%{text}<extra></extra>",
+        )
+    event = charts.draw(made, "pareto", on_select="rerun", selection_mode="points")
+    points = event.selection.points if event else []
+    if points:
+        inputs.put("pick", points[0]["customdata"][0])
+        inputs.publish()
+    _picked(inputs, rows, words)
+
+
+def _hover(row: Row) -> str:
+    latencies = row["latencies_s"]
+    return "<br>".join(
+        (
+            f"<b>{label(row)}</b>, {row['gpus']} GPUs",
+            f"budget {row['max_num_batched_tokens']:,}, sequences {row['max_num_seqs']:,}",
+            f"{text(row['output_tok_s'])} tok/s, {text(row['tok_s_per_user'])} a user",
+            f"TTFT {time_text(latencies['ttft']['mean'])}, "
+            f"ITL {time_text(latencies['itl']['mean'])}",
+        )
+    )
+
+
+def _picked(inputs: Inputs, rows: list[Row], words: dict[str, str]) -> None:
+    """The deployment that was clicked."""
+    row = next((row for row in rows if identity(row) == inputs.get("pick")), None)
+    if row is None:
+        st.caption("Click a point to see that deployment.")
+        return
+    with st.container(border=True):
+        st.markdown(f"**{escaped(label(row))}**, {row['gpus']} GPUs, token budget "
+                    f"{row['max_num_batched_tokens']:,}")  # fmt: skip
+        _figures(row)
+        frame.open_in(("Load curve", "Why", "Timeline"), _deployment_words(row, words), "picked")
+
+
+def _ranking(data: dict[str, Any]) -> None:
+    st.subheader("Ranking")
+    rows = [data["winner"] | {"why_not": "wins"}, *data["runners_up"]]
+    columns: dict[str, Any] = {
+        "weights": lambda row: row["checkpoint"],
+        "placement": lambda row: row["placement"],
+        "GPUs": lambda row: row["gpus"],
+        "KV": lambda row: row["kv_cache_dtype"],
+        "budget": lambda row: row["max_num_batched_tokens"],
+        "tok/s": lambda row: text(row["output_tok_s"]),
+        "tok/s a GPU": lambda row: text(row["output_tok_s_per_gpu"]),
+        "tok/s a user": lambda row: text(row["tok_s_per_user"]),
+        "TTFT ms": lambda row: text(row["latencies_s"]["ttft"]["mean"], MS),
+        "ITL ms": lambda row: text(row["latencies_s"]["itl"]["mean"], MS),
+        "loses by": lambda row: row["why_not"],
+    }
+    table("Ranking", rows, columns)
+
+
+def _counts(counts: dict[str, Any]) -> None:
+    refused = sum(counts["refused"].values())
+    line = (
+        f"{counts['built']:,} deployments built, {refused:,} refused, "
+        f"{counts['screened']:,} screened out by a bound, {counts['simulated']:,} simulated"
+    )
+    with st.expander(f"What did not fit, and why: {line}"):
+        rows = [
+            {"rule": rule, "deployments": n, "example": counts["refusal_examples"][rule]}
+            for rule, n in counts["refused"].items()
+        ]
+        table("Refused", rows, fields("rule", "deployments", "example"))
+
+
+def _launch(winner: Row) -> None:
+    st.subheader("Start it")
+    script = "\n".join(winner["commands"])
+    st.code(script, language="bash", wrap_lines=True)
+    save("Shell script", f"#!/usr/bin/env bash\n{script}\n", "start.sh", "text/x-shellscript")
+
+
+def _deployment_words(row: Row, words: dict[str, str]) -> dict[str, str]:
+    """A deployment of the search, and its traffic, in the words of the other commands."""
+    pinned = {n: str(v) for n, v in row["options"].items() if v not in (None, False)}
+    return {n: w for n, w in words.items() if n not in _OF_THE_SEARCH} | pinned
+
+
+_OF_THE_SEARCH = ("objective", "top", "exhaustive", "usd_per_gpu_hour", "purchase_usd", "years",
+                  "usd_per_kwh", "kinds", "pick")  # fmt: skip
