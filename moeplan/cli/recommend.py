@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from moeplan.models import ModelEntry
     from moeplan.planner.candidates import Space
     from moeplan.planner.search import Request
-    from moeplan.planner.slo import Limit
-    from moeplan.simulation.workload import Workload
 
 PlotFile = Annotated[
     Path | None, typer.Option("--plot", help="Write the Pareto front to this .html file.")
@@ -149,7 +147,7 @@ def build_request(
     return Request(
         architecture=model.architecture,
         cluster=cluster,
-        space=_space(machine, plan, engine, model, cluster, workloads[0], limits),
+        space=_space(machine, plan, engine, model, cluster),
         workload=workloads[0],
         engine=engine.settings(),
         objective=plan.objective,
@@ -165,17 +163,13 @@ def _space(
     engine: EngineOptions,
     model: ModelEntry,
     cluster: Cluster,
-    workload: Workload,
-    limits: tuple[Limit, ...],
 ) -> Space:
     """Everything that the user leaves open; of several checkpoints of one format the first."""
-    from moeplan.planner.candidates import Space, sequence_limits
-    from moeplan.planner.demand import most_in_flight
+    from moeplan.planner.candidates import Space
 
     forms = {form.name: form for form in reversed(model.checkpoints)}
     named = [find_checkpoint(model, machine.checkpoint)] if machine.checkpoint else None
-    running_limits = sequence_limits(most_in_flight(workload), limits)
-    varied: dict[str, Any] = {"running_limits": running_limits}
+    varied: dict[str, Any] = {}
     if engine.kv != "auto":
         varied["kv_formats"] = (engine.kv,)
     if engine.max_num_batched_tokens:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from moeplan.deployment import Cluster, Deployment, EngineSettings, Placement, Router
 from moeplan.errors import DeploymentError
 from moeplan.models.architecture import Architecture
 from moeplan.models.checkpoint import Checkpoint
-from moeplan.planner.slo import Limit
 
 TOKEN_BUDGETS = (2048, 4096, 8192, 16384)
 """Token budgets to try beside the engine's default (`--max-num-batched-tokens`)."""
@@ -28,17 +27,6 @@ class Space:
     placements: tuple[Placement, ...] | None = None
     """None: every split of up to all GPUs."""
     router: Router = "round_robin"
-
-
-def sequence_limits(in_flight: int, limits: Iterable[Limit]) -> tuple[int | None, ...]:
-    """Values of `--max-num-seqs` to try: the default, and less where it may help.
-
-    Fewer sequences at once bring tokens closer together and make requests wait: of use where the
-    gap between tokens is limited, otherwise the same as less load.
-    """
-    if not any(limit.metric in ("itl", "tpot") for limit in limits):
-        return (None,)
-    return (None, *(n for n in _powers_of_two(in_flight) if in_flight // 8 <= n < in_flight))
 
 
 @dataclass
@@ -111,19 +99,25 @@ def build_candidates(
             except DeploymentError as error:
                 refusals.add(str(error).partition(";")[0], str(error))
                 continue
-            for settings in _settings(engine, space, in_flight / placement.replicas):
+            for settings in _settings(engine, space):
                 yield replace(base, engine=settings)
 
 
-def _settings(engine: EngineSettings, space: Space, in_flight: float) -> Iterator[EngineSettings]:
-    """Variants of the settings; sequence limits only where they limit a replica's share."""
-    limits = [n for n in space.running_limits if n is None or n < in_flight]
+def _settings(engine: EngineSettings, space: Space) -> Iterator[EngineSettings]:
     for kv in space.kv_formats:
         for budget in space.token_budgets:
-            for limit in limits or space.running_limits[:1]:
+            for limit in space.running_limits:
                 yield replace(
                     engine,
                     kv_cache_dtype=kv,
                     max_num_batched_tokens=budget or engine.max_num_batched_tokens,
                     max_num_seqs=limit or engine.max_num_seqs,
                 )
+
+
+def fewer_sequences(deployment: Deployment, in_flight: int) -> Iterator[Deployment]:
+    """The deployment with `--max-num-seqs` below a replica's share of the requests in flight."""
+    share = in_flight / deployment.placement.replicas
+    for limit in _powers_of_two(in_flight):
+        if share / 8 <= limit < share:
+            yield replace(deployment, engine=replace(deployment.engine, max_num_seqs=limit))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from moeplan.cost.predictor import Prepared, Preparer
-from moeplan.deployment import Cluster, Deployment, EngineSettings
+from moeplan.deployment import Deployment
 from moeplan.errors import DeploymentError, DoesNotFitError
 from moeplan.hardware_specs.schema import Hardware
-from moeplan.models.architecture import Architecture
 from moeplan.planner.bounds import Bounds, bounds
-from moeplan.planner.candidates import Refusals, Space, build_candidates
+from moeplan.planner.candidates import Refusals
 from moeplan.planner.demand import Demand
 from moeplan.planner.running import may_preempt, most_running
 from moeplan.planner.twins import alone, twins
@@ -25,86 +25,57 @@ class Option:
     bounds: Bounds
 
 
-@dataclass
 class Feasible:
-    """What came of building all deployments."""
+    """What came of all deployments that were built for one workload."""
 
-    options: list[Option] = field(default_factory=list)
-    refusals: Refusals = field(default_factory=Refusals)
-    duplicates: int = 0
-    least_missing: DoesNotFitError | None = None
-    """The refusal that lacks the fewest GiB."""
-
-
-def feasible(
-    architecture: Architecture,
-    cluster: Cluster,
-    space: Space,
-    engine: EngineSettings,
-    workload: Workload,
-    hardware: Hardware,
-) -> Feasible:
-    """Build, prepare and bound every deployment of a space."""
-    return _Builder(workload, hardware).build(architecture, cluster, space, engine)
-
-
-class _Builder:
     def __init__(self, workload: Workload, hardware: Hardware):
-        self.workload = workload
-        self.demands = {1: Demand.of(workload)}
-        self.preparer = Preparer(hardware, workload.longest_tokens, workload.routing_sigma)
-        self.found = Feasible()
-        self.known: set[tuple] = set()
+        self.options: list[Option] = []
+        self.refusals = Refusals()
+        self.duplicates = 0
+        self.least_missing: DoesNotFitError | None = None
+        """The refusal that lacks the fewest GiB."""
+        self.demand = Demand.of(workload)
+        self._workload = workload
+        self._shares = {1: self.demand}
+        self._preparer = Preparer(hardware, workload.longest_tokens, workload.routing_sigma)
+        self._known: set[tuple] = set()
 
-    def build(
-        self,
-        architecture: Architecture,
-        cluster: Cluster,
-        space: Space,
-        engine: EngineSettings,
-    ) -> Feasible:
-        candidates = build_candidates(
-            architecture,
-            cluster,
-            space,
-            engine,
-            self.demands[1].in_flight,
-            self.found.refusals,
-        )
-        for deployment in candidates:
+    def add(self, deployments: Iterable[Deployment]) -> list[int]:
+        """Prepare and bound deployments; the places of the new options."""
+        start = len(self.options)
+        for deployment in deployments:
             prepared = self._prepare(deployment)
             if prepared is not None:
                 self._take(prepared)
-        return self.found
+        return list(range(start, len(self.options)))
 
     def _prepare(self, deployment: Deployment) -> Prepared | None:
-        found = self.found
         try:
-            return self.preparer.prepare(deployment)
+            return self._preparer.prepare(deployment)
         except DoesNotFitError as error:
-            found.refusals.add("does not fit in memory", f"{deployment.placement}: {error}")
-            if not found.least_missing or error.missing_gib < found.least_missing.missing_gib:
-                found.least_missing = error
+            self.refusals.add("does not fit in memory", f"{deployment.placement}: {error}")
+            if not self.least_missing or error.missing_gib < self.least_missing.missing_gib:
+                self.least_missing = error
         except DeploymentError as error:
             rule = str(error).partition(";")[0]
-            found.refusals.add(rule, f"{deployment.placement}: {error}")
+            self.refusals.add(rule, f"{deployment.placement}: {error}")
         return None
 
     def _take(self, prepared: Prepared) -> None:
-        parts = twins(prepared, self.workload)
-        demand = self._demand(parts)
+        parts = twins(prepared, self._workload)
+        demand = self._share(parts)
         key = _behaviour(prepared, demand)
-        if key in self.known:
-            self.found.duplicates += 1
+        if key in self._known:
+            self.duplicates += 1
             return
-        self.known.add(key)
+        self._known.add(key)
         one = alone(prepared) if parts > 1 else prepared
-        self.found.options.append(Option(prepared, bounds(one, demand).times(parts)))
+        self.options.append(Option(prepared, bounds(one, demand).times(parts)))
 
-    def _demand(self, parts: int) -> Demand:
-        if parts not in self.demands:
-            self.demands[parts] = self.demands[1].share(parts)
-        return self.demands[parts]
+    def _share(self, parts: int) -> Demand:
+        if parts not in self._shares:
+            self._shares[parts] = self.demand.share(parts)
+        return self._shares[parts]
 
 
 def _behaviour(prepared: Prepared, demand: Demand) -> tuple:

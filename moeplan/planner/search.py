@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 from moeplan.cost.predictor import Prepared
-from moeplan.deployment import Cluster, EngineSettings
+from moeplan.deployment import Cluster, Deployment, EngineSettings
 from moeplan.errors import DoesNotFitError, InputError, NoFeasiblePlanError
 from moeplan.hardware_specs.schema import Hardware
 from moeplan.models.architecture import Architecture
 from moeplan.planner.bounds import Bounds
-from moeplan.planner.candidates import Space
-from moeplan.planner.feasible import Feasible, feasible
+from moeplan.planner.candidates import Space, build_candidates, fewer_sequences
+from moeplan.planner.feasible import Feasible, Option
 from moeplan.planner.money import Pricing, hourly_cost, usd_per_million_output_tokens
 from moeplan.planner.objective import TIE, Objective, excess, merit, ranked
 from moeplan.planner.ranking import beaten, missed_limits, pareto_front, score_of
@@ -65,7 +65,8 @@ class _Search:
         self.exhaustive, self.progress = exhaustive, progress
         self.cost = hourly_cost(hardware, request.cluster.nodes[0].device, request.pricing)
         self.done: dict[int, Candidate] = {}
-        self.seen = 0
+        self.seen = self.unserved = 0
+        self.feasible = Feasible(request.workload, hardware)
         if request.objective == "cost" and self.cost is None:
             raise InputError(
                 f"objective is cost, but no price of {request.cluster.nodes[0].device} is known; "
@@ -74,23 +75,30 @@ class _Search:
 
     def run(self) -> Recommendation:
         """Build, bound, simulate, rank."""
-        request = self.request
         self.progress(0.0, "preparing")
-        self.feasible: Feasible = feasible(
-            request.architecture,
-            request.cluster,
-            request.space,
-            request.engine,
-            request.workload,
-            self.hardware,
-        )
-        self.options = self.feasible.options
+        self._build()
         if not self.options:
             self._raise_nothing_fits()
-        with Workers(self._score) as workers:
-            self.workers = workers
-            self._simulate_all()
+        self._simulate_all()
         return self._answer()
+
+    @property
+    def options(self) -> list[Option]:
+        """Deployments that could run."""
+        return self.feasible.options
+
+    def _build(self) -> None:
+        request, found = self.request, self.feasible
+        found.add(
+            build_candidates(
+                request.architecture,
+                request.cluster,
+                request.space,
+                request.engine,
+                found.demand.in_flight,
+                found.refusals,
+            )
+        )
 
     # Simulation
 
@@ -103,8 +111,9 @@ class _Search:
         return score_of(prepared, result, self.cost, self.hardware)
 
     def _simulate_all(self) -> None:
-        order = sorted(range(len(self.options)), key=self._expected, reverse=True)
-        self._simulate(order, self._matters)
+        self._simulate(self._by_hope(range(len(self.options))), self._matters)
+        smaller = self.feasible.add(self._with_fewer_sequences())
+        self._simulate(self._by_hope(smaller), self._matters)
         if not self._meeting():
             nearest = sorted(self._left(), key=self._least_excess)
             self._simulate(nearest, self._may_be_nearest)
@@ -112,16 +121,37 @@ class _Search:
             self._simulate(self._for_comparison(), lambda _number: True)
         self.progress(1.0, "done")
 
+    def _by_hope(self, numbers: Iterable[int]) -> list[int]:
+        return sorted(numbers, key=self._expected, reverse=True)
+
+    def _with_fewer_sequences(self) -> Iterator[Deployment]:
+        """Variants of those that miss a limit on gaps between tokens.
+
+        Fewer sequences at once bring tokens closer together and make requests wait.
+        """
+        if self.request.space.running_limits != (None,):
+            return
+        for candidate in list(self.done.values()):
+            if any(limit.metric in ("itl", "tpot") for limit in candidate.missed):
+                yield from fewer_sequences(
+                    candidate.prepared.deployment, self.feasible.demand.in_flight
+                )
+
     def _simulate(self, numbers: Iterable[int], wanted: Callable[[int], bool]) -> None:
         """Simulate those that are wanted in the light of what is done, in this order."""
-        for number, score in self.workers.run(numbers, wanted):
-            self.seen += 1
-            text = str(self.options[number].prepared.deployment.placement)
-            self.progress(min(self.seen / len(self.options), 1.0), text)
-            if isinstance(score, DoesNotFitError):
-                self.feasible.refusals.add("a request never fits", f"{text}: {score}")
-            elif score is not None:
-                self.done[number] = self._candidate(number, score)
+        with Workers(self._score) as workers:
+            for number, score in workers.run(numbers, wanted):
+                self.seen += 1
+                self._take(number, score)
+
+    def _take(self, number: int, score: Score | DoesNotFitError | None) -> None:
+        text = str(self.options[number].prepared.deployment.placement)
+        self.progress(min(self.seen / len(self.options), 1.0), text)
+        if isinstance(score, DoesNotFitError):
+            self.unserved += 1
+            self.feasible.refusals.add("a request never fits", f"{text}: {score}")
+        elif score is not None:
+            self.done[number] = self._candidate(number, score)
 
     def _candidate(self, number: int, score: Score) -> Candidate:
         option, objective = self.options[number], self.request.objective
@@ -213,14 +243,12 @@ class _Search:
 
     def _counts(self) -> Counts:
         found, refusals = self.feasible, self.feasible.refusals
-        built = refusals.total + found.duplicates + len(self._left()) + len(self.done)
-        unserved = refusals.counts.get("a request never fits", 0)
         return Counts(
-            built=built - unserved,
+            built=refusals.total + found.duplicates + len(self.options) - self.unserved,
             refused=dict(refusals.counts),
             refusal_examples=dict(refusals.examples),
             duplicates=found.duplicates,
-            screened=len(self._left()) - unserved,
+            screened=len(self.options) - len(self.done) - self.unserved,
             simulated=len(self.done),
         )
 
