@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from moeplan.cli import app
-from moeplan.cli.score import published_files
 from moeplan.models import list_models
+from moeplan.records.published import published_files
 
 runner = CliRunner()
 GPT = ["gpt-oss-120b", "--device", "h100_sxm"]

@@ -230,11 +230,17 @@ def _percent(share: float | None) -> str:
 
 
 def constants_data(known: Hardware, identifier: str | None) -> list[dict[str, Any]]:
-    """Every parameter (of one device or fabric, if named): address, value and provenance."""
+    """Every parameter (of one device or fabric, if named): address, value and provenance.
+
+    Without a name also the constants that stand in code.
+    """
+    from moeplan.records.code_constants import code_constants
+
     wanted = _lookup(known, identifier).id if identifier else None
+    found = known.parameters() | ({} if identifier else code_constants())
     return [
         {"address": address, "value": value} | _provenance(provenance)
-        for address, (value, provenance) in known.parameters().items()
+        for address, (value, provenance) in found.items()
         if wanted is None or wanted in address.split("/")
     ]
 

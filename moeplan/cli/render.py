@@ -67,7 +67,8 @@ def print_table(
     from rich.text import Text
 
     table = Table(
-        *columns, title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
+        *columns, title=None if title is None else Text(title), title_justify="left",
+        title_style="bold", box=SIMPLE_HEAD,
         pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True,
     )  # fmt: skip
     for row in rows:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moeplan.cost.constants import WINDOW_RATE
 from moeplan.cost.operators import (
     MICRO,
     TERA,
@@ -101,7 +102,7 @@ class PrefillAttentionTime:
     def of(cls, op: PrefillAttentionOperator) -> PrefillAttentionTime:
         """All executions of an operator in one step."""
         table = op.table
-        scale = TERA * table.serving_rate_fraction * (0.5 if op.window else 1.0)
+        scale = TERA * table.serving_rate_fraction * (WINDOW_RATE if op.window else 1.0)
         return cls(
             op.count,
             op.floor_us * MICRO,

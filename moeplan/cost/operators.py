@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from moeplan.cost.constants import LEAST_PADDING, PADDING_SHARE, REFERENCE_WIDTH, WINDOW_RATE
 from moeplan.cost.routing import distinct_experts
 from moeplan.hardware_specs.schema import (
     AttentionDecode,
@@ -26,8 +27,6 @@ from moeplan.hardware_specs.schema import (
 Array = np.ndarray | float
 MICRO = 1e-6
 TERA = 1e12
-REFERENCE_WIDTH = 4096
-"""Matrix width from which on a GEMM reaches its full rate (class limit of the kernel tables)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +169,8 @@ class ExpertsOperator:
     def cost(self, load: Load) -> Cost:
         experts = self.distinct(load.tokens)
         copies = np.asarray(load.tokens) * self.experts_per_token * self.expert_share
-        pad = np.minimum(self.table.block_tokens, 4 + copies / np.maximum(4 * experts, 1e-9))
+        rows = copies / np.maximum(experts, 1e-9)
+        pad = np.minimum(self.table.block_tokens, LEAST_PADDING + PADDING_SHARE * rows)
         narrow = min(1.0, self.width / self.table.full_width) ** self.table.width_exponent
         rate = self.table.rate_tflops * TERA * self.table.serving_rate_fraction * narrow
         floor = self.table.floor_us + self.table.per_expert_us * experts
@@ -244,8 +244,7 @@ class PrefillAttentionOperator:
         attended = attended_tokens(new_tokens, computed_before, self.window)
         length = np.asarray(computed_before) + np.asarray(new_tokens)
         rate = interpolate_curve(self.table.tflops_by_context, length) * TERA
-        # Window masks leave partly filled tiles: half the rate (fit to published serving runs).
-        rate = rate * self.table.serving_rate_fraction * (0.5 if self.window else 1.0)
+        rate = rate * self.table.serving_rate_fraction * (WINDOW_RATE if self.window else 1.0)
         flops = attended * self.flops_per_context_token
         floor = self.floor_us * MICRO
         return Cost(floor + flops / rate, 0.0, flops, floor, 0.0, flops / rate)

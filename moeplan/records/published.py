@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from moeplan.hardware_specs import Hardware
 from moeplan.records.annotations import with_facts
+from moeplan.records.constants import UsedConstant, constants_used
 from moeplan.records.prediction import Predict
 from moeplan.records.reader import read_lines
 from moeplan.records.record import RunRecord
@@ -71,6 +73,8 @@ class PublishedReport:
 
     tables: tuple[PublishedTable, ...]
     scores: tuple[RecordScore, ...]
+    constants: tuple[UsedConstant, ...] = ()
+    """Every number that the predictions use."""
     stale_reasons: tuple[str, ...] = ()
     """Limits with a reason on file that hold all the same."""
 
@@ -79,21 +83,42 @@ class PublishedReport:
         """Whether every limit of every table holds."""
         return all(table.passed for table in self.tables)
 
+    @property
+    def faults(self) -> list[str]:
+        """What must not be: misses and constants that nothing excuses, excuses for nothing."""
+        missed = [v for table in self.tables for v in table.verdicts if not (v.passed or v.reason)]
+        circular = [constant for constant in self.constants if constant.rests_on]
+        return [
+            *(f"{v.what}: {v.figure:.3f} misses {v.limit!r} without a reason" for v in missed),
+            *(f"{what}: holds, yet has a reason for a miss" for what in self.stale_reasons),
+            *(f"constant {c.address} rests on {c.rests_on} alone" for c in circular),
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {"tables": [asdict(table) for table in self.tables], "passed": self.passed}
+        return {
+            "tables": [asdict(table) for table in self.tables],
+            "passed": self.passed,
+            "faults": self.faults,
+            "constants": [asdict(constant) for constant in self.constants],
+        }
+
+
+def published_files() -> list[Traversable]:
+    """The files with the rows that ship with moeplan, one a source."""
+    folder = resources.files("moeplan.records").joinpath("published")
+    files = (file for file in folder.iterdir() if file.name.endswith(".jsonl"))
+    return sorted(files, key=lambda file: file.name)
 
 
 def published_records() -> list[RunRecord]:
     """The rows that ship with moeplan; a malformed one would be a packaging fault."""
-    folder = resources.files("moeplan.records").joinpath("published")
     records: list[RunRecord] = []
-    for file in sorted(folder.iterdir(), key=lambda item: item.name):
-        if file.name.endswith(".jsonl"):
-            found = read_lines(file.read_bytes().splitlines(), f"published/{file.name}")
-            if found.problems:
-                raise ValueError(f"damaged installation: {found.problems[0]}")
-            records += [with_facts(record) for record in found.records]
+    for file in published_files():
+        found = read_lines(file.read_bytes().splitlines(), f"published/{file.name}")
+        if found.problems:
+            raise ValueError(f"damaged installation: {found.problems[0]}")
+        records += [with_facts(record) for record in found.records]
     return records
 
 
@@ -114,7 +139,8 @@ def published_report(
     tables = tuple(_explained(build(by_id)) for build in TABLES)
     stale = [v.what for t in tables for v in t.verdicts if v.passed and v.what in known_misses()]
     shipped = tuple(item for item in scores if "#" not in item.record.id)
-    return PublishedReport(tables, shipped, tuple(stale))
+    constants = tuple(constants_used(records, hardware))
+    return PublishedReport(tables, shipped, constants, tuple(stale))
 
 
 @lru_cache(maxsize=1)

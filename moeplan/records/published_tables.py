@@ -90,6 +90,7 @@ def kubis_table(scores: Scores) -> PublishedTable:
     """Three models on one and two GB10."""
     members = [item for name, item in scores.items() if "-kubis-" in name]
     judged = lambda item: "-least-" not in item.record.id  # noqa: E731
+    wrong = [name for name, cell in _cells(scores).items() if not _in_order(cell)]
     decode = rows_of(members, ("decode_tok_s",), judged)
     prompt = rows_of(members, ("prefill_tok_s", "ttft_ms_mean"), judged)
     return PublishedTable(
@@ -103,7 +104,10 @@ def kubis_table(scores: Scores) -> PublishedTable:
             *(_gain(scores, model, gain) for model, gain in KUBIS_MODELS.items()),
             _order(scores),
         ),
-        ("least-busy rows are shown and not judged: the source's router used one box",),
+        (
+            "least-busy rows are shown and not judged: the source's router used one box",
+            f"cells with the topologies out of order: {', '.join(wrong) or 'none'}",
+        ),
     )
 
 
@@ -125,16 +129,20 @@ def _gain(scores: Scores, model: str, measured: float) -> Verdict:
     )
 
 
-def _order(scores: Scores) -> Verdict:
-    """Share of (model, concurrency) cells in which the topologies come in the measured order."""
-    cells = [
-        [found for topology in KUBIS_TOPOLOGIES if (found := _kubis(scores, model, topology, c))]
+def _cells(scores: Scores) -> dict[str, list[RecordScore]]:
+    """Topologies that were measured in each (model, concurrency) cell, where there are several."""
+    cells = {
+        f"{model} c{c}": [f for name in KUBIS_TOPOLOGIES if (f := _kubis(scores, model, name, c))]
         for model in KUBIS_MODELS
         for c in KUBIS_CONCURRENCIES
-    ]
-    judged = [cell for cell in cells if len(cell) > 1]
-    right = sum(_in_order(cell) for cell in judged)
-    share = right / len(judged) if judged else math.nan
+    }
+    return {name: cell for name, cell in cells.items() if len(cell) > 1}
+
+
+def _order(scores: Scores) -> Verdict:
+    """Share of (model, concurrency) cells in which the topologies come in the measured order."""
+    judged = [_in_order(cell) for cell in _cells(scores).values()]
+    share = sum(judged) / len(judged) if judged else math.nan
     return Verdict(
         "cells with the topologies in order",
         "≥ 85 % (measured ties within 3 % count)",
