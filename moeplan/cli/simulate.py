@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from moeplan.cli.options import CalibrationFile, JsonFlag, with_options
 from moeplan.cli.progress import progress_bar
 from moeplan.cli.session import prepare_scenario, read_hardware
 from moeplan.cli.traffic import TrafficOptions, build_workloads
+from moeplan.errors import InputError
 from moeplan.estimate import Estimate
 from moeplan.scenario import Scenario
 
@@ -30,6 +32,10 @@ PlotFile = Annotated[
 ]
 Progress = Callable[[float], None]
 """Called with the share that is done, 0 to 1."""
+TimelineFile = Annotated[
+    Path | None,
+    typer.Option("--timeline", help="Write every step and request as a Perfetto trace (.json)."),
+]
 STATISTICS = ("mean", "p50", "p90", "p99")
 LATENCIES = {
     "ttft_s": "TTFT",
@@ -54,6 +60,7 @@ def simulate(
     scenario: Scenario,
     traffic: TrafficOptions,
     plot: PlotFile = None,
+    timeline: TimelineFile = None,
     calibration: CalibrationFile = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -61,8 +68,12 @@ def simulate(
     from moeplan.cli.plots import check_plot_path, save_load_curve
 
     check_plot_path(plot)
+    _check_timeline_path(timeline)
+    answer = timeline_answer if timeline else simulate_answer
     with progress_bar("simulating") as bar:
-        data = simulate_answer(scenario, traffic, read_hardware(calibration), bar)
+        data = answer(scenario, traffic, read_hardware(calibration), bar)
+    if timeline is not None:
+        _save_timeline(data.pop("timeline"), timeline)
     render.emit(data, as_json, _show)
     if plot is not None:
         save_load_curve(data, plot)
@@ -77,6 +88,34 @@ def simulate_answer(
     return {"deployment": assumptions(prepared), "points": points}
 
 
+def timeline_answer(
+    scenario: Scenario, traffic: TrafficOptions, hardware: Hardware, progress: Progress
+) -> dict[str, Any]:
+    """`simulate_answer` for one load, with its steps and requests over time.
+
+    Raises `InputError` for a sweep.
+    """
+    from moeplan.simulation.timeline import timeline
+
+    prepared, workloads = prepare_runs(scenario, traffic, hardware)
+    if len(workloads) > 1:
+        raise InputError("a timeline shows one load; give concurrency or rate one value")
+    (found,) = _predictions(prepared, workloads, progress, record_steps=True)
+    data = {"deployment": assumptions(prepared), "points": [point_data(found)]}
+    return data | {"timeline": timeline(found.result)}
+
+
+def _check_timeline_path(path: Path | None) -> None:
+    if path is not None and not path.parent.is_dir():
+        raise InputError(f"timeline {str(path)!r}: no folder {str(path.parent)!r}; make it first")
+
+
+def _save_timeline(data: dict[str, Any], path: Path) -> None:
+    from moeplan.simulation.timeline import chrome_trace
+
+    path.write_text(json.dumps(chrome_trace(data)), encoding="utf-8")
+
+
 def prepare_runs(
     scenario: Scenario, traffic: TrafficOptions, hardware: Hardware
 ) -> tuple[Prepared, list[Workload]]:
@@ -87,7 +126,11 @@ def prepare_runs(
 
 
 def _predictions(
-    prepared: Prepared, workloads: Sequence[Workload], progress: Progress
+    prepared: Prepared,
+    workloads: Sequence[Workload],
+    progress: Progress,
+    *,
+    record_steps: bool = False,
 ) -> Iterator[Prediction]:
     from moeplan.simulation.api import predict_prepared
 
@@ -95,6 +138,7 @@ def _predictions(
         yield predict_prepared(
             prepared,
             workload,
+            record_steps=record_steps,
             progress=lambda share, done=done: progress((done + share) / len(workloads)),
         )
 

@@ -17,6 +17,7 @@ SETTINGS = {
     "server.headless": "true",
     "server.maxUploadSize": "16",
     "browser.gatherUsageStats": "false",
+    "runner.magicEnabled": "false",
     "client.toolbarMode": "minimal",
     "client.showErrorDetails": "none",
     "theme.primaryColor": "#0072B2",

@@ -49,7 +49,7 @@ def on_the_command_line(lines: Sequence[str]) -> None:
 
 def title(name: str, question: str) -> None:
     """Head of a page."""
-    st.title(name)
+    st.header(name)
     st.caption(question)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from moeplan.cli.traffic import TrafficOptions
+
 PRESETS: dict[str, dict[str, str | None]] = {
     "Chat": {"input": "1024", "output": "256", "arrivals": None, "routing": "chat"},
     "RAG": {"input": "8192", "output": "512", "arrivals": None, "routing": None},
@@ -32,13 +34,11 @@ for _words in PRESETS.values():
 def matching(words: Mapping[str, str]) -> str | None:
     """The preset whose words these are, None where the user has own ones."""
     for name, preset in PRESETS.items():
-        if all(_same(words.get(option), word) for option, word in preset.items()):
+        if all(_filled(option, words.get(option)) == _filled(option, preset[option])
+               for option in preset):  # fmt: skip
             return name
     return None
 
 
-def _same(given: str | None, wanted: str | None) -> bool:
-    return given == wanted or (wanted is None and given in _UNSET)
-
-
-_UNSET = (None, "0", "default")
+def _filled(option: str, word: str | None) -> str:
+    return word or str(TrafficOptions.model_fields[option].default)

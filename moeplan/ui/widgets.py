@@ -15,6 +15,8 @@ from moeplan.ui.state import Inputs
 
 AUTO = "auto"
 UNSET = "engine's default"
+MOST_IN_A_BROWSER = 2**53 - 1
+"""Larger whole numbers are not exact in JavaScript."""
 
 
 def option(inputs: Inputs, kind: type[Options], name: str, label: str, **extra: Any) -> None:
@@ -95,7 +97,7 @@ def _number(
     st.number_input(
         label,
         min_value=None if least is None else read(least),
-        max_value=None if most is None else read(most),
+        max_value=None if most is None else read(min(most, MOST_IN_A_BROWSER)),
         step=1 if whole else None,
         key=key,
         placeholder=AUTO,
