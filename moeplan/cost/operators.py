@@ -95,8 +95,25 @@ def _priced(floor: Array, nbytes: Array, flops: Array, bandwidth: float, rate: A
     )
 
 
+class _Tabled:
+    """An operator whose constants stand in one kernel table."""
+
+    __slots__ = ()
+    table: Linear | MoE | AttentionDecode | AttentionPrefill | RecurrentKernel
+
+    @property
+    def family(self) -> str:
+        """Kernel family that runs it."""
+        return self.table.family
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where its constants come from."""
+        return self.table
+
+
 @dataclass(frozen=True, slots=True)
-class LinearOperator:
+class LinearOperator(_Tabled):
     """One dense GEMM: `params` = n × k weights on this GPU, in one storage format."""
 
     name: str
@@ -108,14 +125,6 @@ class LinearOperator:
     """The smaller of n and k after the tensor-parallel cut."""
     per_row: bool = False
     """Computes sampled rows (the LM head) instead of all tokens."""
-
-    @property
-    def family(self) -> str:
-        return self.table.family
-
-    @property
-    def provenance(self) -> Provenance:
-        return self.table
 
     def cost(self, load: Load) -> Cost:
         tokens = load.rows if self.per_row else load.padded_tokens
@@ -132,7 +141,7 @@ class LinearOperator:
 
 
 @dataclass(frozen=True, slots=True)
-class ExpertsOperator:
+class ExpertsOperator(_Tabled):
     """Routed experts of one layer.
 
     seconds = floor + per_expert n + softmax(n bytes / bandwidth, (T k + n pad) 2 params / rate)
@@ -152,14 +161,6 @@ class ExpertsOperator:
     """Intermediate width on this GPU."""
     expert_share: float = 1.0
     """Share of the experts that this GPU holds (1 / ranks under expert parallelism)."""
-
-    @property
-    def family(self) -> str:
-        return self.table.family
-
-    @property
-    def provenance(self) -> Provenance:
-        return self.table
 
     def distinct(self, tokens: Array) -> Array:
         """Distinct experts touched on this GPU."""
@@ -184,7 +185,7 @@ class ExpertsOperator:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeAttentionOperator:
+class DecodeAttentionOperator(_Tabled):
     """Attention of the decoding sequences over their cache, one layer.
 
     max(floor, t0 + softmax(KV bytes / bandwidth, FLOPs / rate)); the FLOP term only for MLA, whose
@@ -198,14 +199,6 @@ class DecodeAttentionOperator:
     flops_per_context_token: float
     cap: int | None
     """Tokens that a sequence's query reads at most (window, or top-k of a sparse indexer)."""
-
-    @property
-    def family(self) -> str:
-        return self.table.family
-
-    @property
-    def provenance(self) -> Provenance:
-        return self.table
 
     def cost(self, context_tokens: Array) -> Cost:
         """Cost for the summed (and capped) context of the decoding sequences."""
@@ -221,7 +214,7 @@ class DecodeAttentionOperator:
 
 
 @dataclass(frozen=True, slots=True)
-class PrefillAttentionOperator:
+class PrefillAttentionOperator(_Tabled):
     """Causal attention of prefill chunks, one layer."""
 
     name: str
@@ -230,14 +223,6 @@ class PrefillAttentionOperator:
     flops_per_context_token: float
     window: int | None
     floor_us: float
-
-    @property
-    def family(self) -> str:
-        return self.table.family
-
-    @property
-    def provenance(self) -> Provenance:
-        return self.table
 
     def cost(self, new_tokens: Array, computed_before: Array) -> Cost:
         """Cost of one chunk of `new_tokens` after `computed_before` tokens."""
@@ -266,7 +251,7 @@ def interpolate_curve(curve: list[tuple[float, float]], x: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class RecurrentOperator:
+class RecurrentOperator(_Tabled):
     """State update of a linear-attention or state-space layer: the state is read and written."""
 
     name: str
@@ -275,14 +260,6 @@ class RecurrentOperator:
     state_bytes: float
     """State of one sequence on this GPU."""
     flops_per_token: float
-
-    @property
-    def family(self) -> str:
-        return self.table.family
-
-    @property
-    def provenance(self) -> Provenance:
-        return self.table
 
     def cost(self, load: Load) -> Cost:
         nbytes = 2.0 * self.state_bytes * np.asarray(load.decodes, dtype=float)
