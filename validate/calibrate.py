@@ -10,9 +10,9 @@ import numpy as np
 from moeplan.calibration.file import Calibration, calibration_of
 from moeplan.calibration.fit import fit_steps
 from moeplan.calibration.observations import Dataset, StepObservation, group_steps
+from moeplan.cost.routing import ROUTING_SIGMA
 from moeplan.errors import InputError
 from moeplan.hardware_specs.schema import Hardware
-from moeplan.simulation.workload import ROUTING_SIGMA
 from moeplan.validate.measured import MeasuredRun
 from moeplan.validate.plan import Plan
 from moeplan.validate.predict import build_deployment, prepared_of, resolved_scenario

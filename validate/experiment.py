@@ -50,7 +50,7 @@ class ExperimentOptions(Options):
 
 
 def _setup(scenario: Scenario, experiment: ExperimentOptions) -> Setup:
-    from moeplan.simulation.workload import ROUTING_SIGMA
+    from moeplan.cost.routing import ROUTING_SIGMA
     from moeplan.validate.build import Setup
 
     if experiment.routing not in ROUTING_SIGMA:

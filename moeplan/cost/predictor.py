@@ -10,7 +10,7 @@ from moeplan.cost.kernel_choice import KernelChoice, choose_kernels
 from moeplan.cost.kv_layout import KVCacheSpec
 from moeplan.cost.layers import Cut
 from moeplan.cost.memory import MemoryMap, memory_map
-from moeplan.cost.routing import SKEW_PRESETS
+from moeplan.cost.routing import ROUTING_SIGMA
 from moeplan.cost.stages import Stage, build_stages
 from moeplan.cost.step_time import StepTimeModel
 from moeplan.deployment import Deployment
@@ -114,7 +114,7 @@ def prepare(
     deployment: Deployment,
     hardware: Hardware,
     max_sequence_tokens: int,
-    sigma: float = SKEW_PRESETS["default"],
+    sigma: float = ROUTING_SIGMA["default"],
 ) -> Prepared:
     """Resolve settings, pick kernels and lay out memory for sequences of that many tokens.
 
@@ -130,7 +130,7 @@ class Preparer:
         self,
         hardware: Hardware,
         max_sequence_tokens: int,
-        sigma: float = SKEW_PRESETS["default"],
+        sigma: float = ROUTING_SIGMA["default"],
     ):
         self._hardware = hardware
         self._longest = max_sequence_tokens

@@ -8,21 +8,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from moeplan.cost.routing import ROUTING_SIGMA
 from moeplan.errors import InputError
 from moeplan.simulation.requests import RequestSpec
 
 Arrivals = Literal["closed", "rounds", "poisson", "gamma", "trace", "offline"]
 Routing = Literal["uniform", "random", "default", "chat", "domain"]
-
-ROUTING_SIGMA: dict[str, float] = {
-    "uniform": 0.0,
-    "random": 0.8,
-    "default": 0.9,
-    "chat": 1.2,
-    "domain": 1.4,
-}
-"""Spread (lognormal sigma) of expert popularity by kind of text: random token ids, mixed traffic,
-chat, one domain. From a study of 1,700 published serving runs; uncertain by 0.4 for one model."""
 
 _Tokens = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
 _Fraction = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
