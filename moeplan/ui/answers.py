@@ -17,7 +17,7 @@ from moeplan.cli import render
 from moeplan.cli.explain import explain_answer
 from moeplan.cli.fit import fit_answer
 from moeplan.cli.recommend import recommend_answer
-from moeplan.cli.simulate import simulate_answer
+from moeplan.cli.simulate import simulate_answer, timeline_answer
 from moeplan.ui.commands import TAKES, parsed
 from moeplan.ui.resources import calibration, hardware
 from moeplan.ui.state import picked
@@ -26,6 +26,9 @@ PATIENCE_S = 0.4
 """Work shorter than this shows no progress: a bar that flashes by only disturbs."""
 REFRESH_S = 0.1
 MOST_KEPT = 128
+FEW_KEPT = 4
+LARGE = ("timeline",)
+"""Answers of megabytes."""
 
 Progress = Callable[[float], None]
 
@@ -54,12 +57,15 @@ class Kept:
 
 
 @st.cache_resource
-def _kept() -> Kept:
-    return Kept()
+def _kept(what: str) -> Kept:
+    return Kept(FEW_KEPT if what in LARGE else MOST_KEPT)
 
 
 def answer(command: str, words: Mapping[str, str]) -> dict[str, Any]:
-    """What `moeplan COMMAND … --json` prints for these words. Raises `MoeplanError`."""
+    """What `moeplan COMMAND … --json` prints for these words. Raises `MoeplanError`.
+
+    "timeline" stands for `simulate --timeline`.
+    """
     names = [name for kind in TAKES[command] for name in kind.model_fields]
     own = picked(words, names)
     return worked(command, (tuple(sorted(own.items())),), lambda bar: _run(command, own, bar))
@@ -69,9 +75,13 @@ def _run(command: str, words: Mapping[str, str], bar: Progress) -> dict[str, Any
     options, known = parsed(command, words), hardware()
     if command == "recommend":
         return recommend_answer(*options, known, bar)
-    if command == "simulate":
-        return simulate_answer(*options, known, bar)
-    return {"explain": explain_answer, "fit": fit_answer}[command](*options, known)
+    if command in _SIMULATING:
+        return _SIMULATING[command](*options, known, bar)
+    return _INSTANT[command](*options, known)
+
+
+_SIMULATING = {"simulate": simulate_answer, "timeline": timeline_answer}
+_INSTANT = {"explain": explain_answer, "fit": fit_answer}
 
 
 def worked(what: str, asked: tuple[Any, ...], work: Callable[[Progress], Any]) -> Any:
@@ -81,12 +91,12 @@ def worked(what: str, asked: tuple[Any, ...], work: Callable[[Progress], Any]) -
     until the user asks again.
     """
     key = (what, calibration(), *asked)
-    found = _kept().get(key)
+    found = _kept(what).get(key)
     if found is None:
         _stay_stopped(key)
         with _Bar(what, key) as bar:
             found = render.plain(work(bar))
-        _kept().put(key, found)
+        _kept(what).put(key, found)
     return found
 
 

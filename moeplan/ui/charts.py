@@ -84,7 +84,7 @@ def bars(
         y=list(names),
         orientation="h",
         text=list(text),
-        textposition="auto",
+        textposition="outside",
         cliponaxis=False,
         marker={"color": [BLUE if size >= 0 else RED for size in sizes]},
         hovertemplate="%{y}: %{text}<extra></extra>",

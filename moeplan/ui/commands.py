@@ -17,6 +17,7 @@ from moeplan.ui.uploads import kept, path_of
 TAKES: dict[str, tuple[type[Options], ...]] = {
     "recommend": (MachineOptions, TrafficOptions, PlanOptions, EngineOptions),
     "simulate": (Scenario, TrafficOptions),
+    "timeline": (Scenario, TrafficOptions),
     "explain": (Scenario, StepOptions),
     "fit": (Scenario,),
 }

@@ -11,8 +11,8 @@ from moeplan.cli.recommend import PlanOptions
 from moeplan.ui import forms, frame, state
 from moeplan.ui.answers import answer
 from moeplan.ui.commands import command_line
-from moeplan.ui.figures import text, time_text
-from moeplan.ui.hardware_lists import list_input, machines
+from moeplan.ui.figures import MS, value
+from moeplan.ui.hardware_lists import list_input, machine_name, machines
 from moeplan.ui.recommend_result import label, show_one
 from moeplan.ui.state import Inputs
 from moeplan.ui.tables import table
@@ -63,11 +63,8 @@ def _results(inputs: Inputs) -> None:
     lines = [command_line("recommend", words) for words in asked]
     if len(asked) == 1:
         show_one(inputs, answer("recommend", asked[0]), asked[0])
-    elif asked:
-        _show_several(inputs, asked)
     else:
-        st.info("Add the GPUs that you have on the left.", icon=":material/dns:")
-        return
+        _show_several(inputs, asked)
     frame.on_the_command_line(lines)
 
 
@@ -89,19 +86,13 @@ def _show_several(inputs: Inputs, asked: Sequence[dict[str, str]]) -> None:
     show_one(inputs, data, words)
 
 
-def machine_name(words: dict[str, str]) -> str:
-    """Count, device and fabric."""
-    fabric = f" over {words['fabric']}" if "fabric" in words else ""
-    return f"{words.get('gpus', '1')}× {words['device']}{fabric}"
-
-
 _COLUMNS: dict[str, Any] = {
     "machine": lambda row: row["machine"],
     "deployment": label,
-    "tok/s": lambda row: text(row["output_tok_s"]),
-    "tok/s a GPU": lambda row: text(row["output_tok_s_per_gpu"]),
-    "tok/s a user": lambda row: text(row["tok_s_per_user"]),
-    "TTFT mean": lambda row: time_text(row["latencies_s"]["ttft"]["mean"]),
-    "ITL mean": lambda row: time_text(row["latencies_s"]["itl"]["mean"]),
-    "$ per million output": lambda row: text(row["usd_per_million_output_tokens"]),
+    "tok/s": lambda row: value(row["output_tok_s"]),
+    "tok/s a GPU": lambda row: value(row["output_tok_s_per_gpu"]),
+    "tok/s a user": lambda row: value(row["tok_s_per_user"]),
+    "TTFT ms": lambda row: value(row["latencies_s"]["ttft"]["mean"], MS),
+    "ITL ms": lambda row: value(row["latencies_s"]["itl"]["mean"], MS),
+    "$ per million output": lambda row: value(row["usd_per_million_output_tokens"]),
 }

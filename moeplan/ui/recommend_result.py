@@ -8,9 +8,11 @@ import streamlit as st
 
 from moeplan.cli.fit import PARTS
 from moeplan.cli.simulate import STATISTICS
+from moeplan.cli.traffic import TrafficOptions
+from moeplan.scenario import Scenario
 from moeplan.ui import charts, frame, state
 from moeplan.ui.figures import MS, escaped, text, time_text, trust, value
-from moeplan.ui.state import Inputs
+from moeplan.ui.state import Inputs, picked
 from moeplan.ui.tables import fields, save, table
 
 LATENCIES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "End to end"}
@@ -163,11 +165,11 @@ def _ranking(data: dict[str, Any]) -> None:
         "GPUs": lambda row: row["gpus"],
         "KV": lambda row: row["kv_cache_dtype"],
         "budget": lambda row: row["max_num_batched_tokens"],
-        "tok/s": lambda row: text(row["output_tok_s"]),
-        "tok/s a GPU": lambda row: text(row["output_tok_s_per_gpu"]),
-        "tok/s a user": lambda row: text(row["tok_s_per_user"]),
-        "TTFT ms": lambda row: text(row["latencies_s"]["ttft"]["mean"], MS),
-        "ITL ms": lambda row: text(row["latencies_s"]["itl"]["mean"], MS),
+        "tok/s": lambda row: value(row["output_tok_s"]),
+        "tok/s a GPU": lambda row: value(row["output_tok_s_per_gpu"]),
+        "tok/s a user": lambda row: value(row["tok_s_per_user"]),
+        "TTFT ms": lambda row: value(row["latencies_s"]["ttft"]["mean"], MS),
+        "ITL ms": lambda row: value(row["latencies_s"]["itl"]["mean"], MS),
         "loses by": lambda row: row["why_not"],
     }
     table("Ranking", rows, columns)
@@ -197,8 +199,8 @@ def _launch(winner: Row) -> None:
 def _deployment_words(row: Row, words: dict[str, str]) -> dict[str, str]:
     """A deployment of the search, and its traffic, in the words of the other commands."""
     pinned = {n: str(v) for n, v in row["options"].items() if v not in (None, False)}
-    return {n: w for n, w in words.items() if n not in _OF_THE_SEARCH} | pinned
+    return picked(words, SERVING) | pinned
 
 
-_OF_THE_SEARCH = ("objective", "top", "exhaustive", "usd_per_gpu_hour", "purchase_usd", "years",
-                  "usd_per_kwh", "kinds", "pick")  # fmt: skip
+SERVING = (*Scenario.model_fields, *TrafficOptions.model_fields, "ttft", "itl", "tpot", "e2e")
+"""Words that describe a deployment, its traffic and its limits."""

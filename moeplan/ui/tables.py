@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 import streamlit as st
+
+from moeplan.cli import render
 
 _FORMULA = ("=", "+", "-", "@")
 
@@ -27,7 +30,8 @@ def table(
         st.caption("Nothing to list.")
         return None
     extra = {"on_select": "rerun", "selection_mode": "single-row"} if select else {}
-    event = st.dataframe(cells, hide_index=True, key=f"table {name}", **extra)
+    shown = [{heading: _short(cell) for heading, cell in row.items()} for row in cells]
+    event = st.dataframe(shown, hide_index=True, key=f"table {name}", **extra)
     downloads(name, cells, rows)
     chosen = event.selection.rows if select else []
     return chosen[0] if chosen else None
@@ -62,6 +66,13 @@ def _button(label: str, data: str, file_name: str, mime: str) -> None:
         type="tertiary",
         icon=":material/download:",
     )
+
+
+def _short(cell: Any) -> Any:
+    """A number with the digits that the command line prints; the downloads hold it in full."""
+    if not isinstance(cell, float):
+        return cell
+    return float(render.number(cell).replace(",", "")) if math.isfinite(cell) else None
 
 
 def to_csv(cells: Sequence[Mapping[str, Any]]) -> str:

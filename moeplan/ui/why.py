@@ -197,8 +197,14 @@ def _coverage(data: dict[str, Any]) -> None:
         line={"color": charts.BLUE},
     )
     charts.limit_line(made, found["num_experts"], f"all {found['num_experts']}")
-    made.add_vline(x=data["step"]["tokens"], line={"color": charts.GREY, "dash": "dot"},
-                   annotation_text="this step")  # fmt: skip
+    here = [p for p in points if p["tokens"] == data["step"]["tokens"]]
+    made.add_scatter(
+        x=[p["tokens"] for p in here],
+        y=[p["experts"] for p in here],
+        name="this step",
+        mode="markers",
+        marker={"color": charts.RED, "symbol": "star", "size": 16},
+    )
     charts.draw(made, "coverage")
     table("Expert coverage", points, fields("tokens", "experts"))
 
@@ -214,7 +220,7 @@ def _help(data: dict[str, Any]) -> None:
         [100 * gain for gain in gains],
         "% less time a step",
         [
-            f"{-gain:+.1%}: {time_text(row['step_seconds'])}"
+            f"{time_text(row['step_seconds'])} ({-gain:+.1%})"
             for gain, row in zip(gains, rows, strict=True)
         ],
     )

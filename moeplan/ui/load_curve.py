@@ -1,0 +1,265 @@
+"""Page Load curve: several deployments over the same loads, with limits and crossovers."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import plotly.graph_objects as go
+import streamlit as st
+from plotly.subplots import make_subplots
+
+from moeplan.cli.simulate import load_axis
+from moeplan.planner.crossover import crossovers
+from moeplan.planner.slo import Limit, parse_limit
+from moeplan.records.matching import matching
+from moeplan.records.record import RunRecord
+from moeplan.scenario import Scenario
+from moeplan.ui import charts, forms, frame, state
+from moeplan.ui.answers import answer
+from moeplan.ui.commands import command_line
+from moeplan.ui.figures import MS, escaped, trust, value
+from moeplan.ui.groups import Group, group_inputs, join, split
+from moeplan.ui.records import all_records
+from moeplan.ui.state import Inputs, picked
+from moeplan.ui.tables import table
+from moeplan.ui.widgets import text as text_input
+
+START = {
+    "curves": "model:gpt-oss-120b,device:h100_sxm,gpus:2,tp:2;"
+    "model:gpt-oss-120b,device:h100_sxm,gpus:2,tp:1,replicas:2",
+    "output": "256",
+    "routing": "chat",
+    "concurrency": "1,2,4,8,16,32,64",
+    "ttft": "2s",
+    "itl": "30ms",
+}
+MOST_CURVES = 6
+Curve = dict[str, Any]
+PANELS: tuple[tuple[str, dict[str, tuple[str, str]], float], ...] = (
+    ("output tok/s", {"all": ("output_tok_s", "")}, 1.0),
+    ("TTFT, ms", {"p50": ("ttft_s", "p50"), "p99": ("ttft_s", "p99")}, MS),
+    ("ITL, ms", {"mean": ("itl_s", "mean"), "p99": ("itl_s", "p99")}, MS),
+)
+"""Title, lines (name, then field and statistic of a point) and scale of each plot."""
+MEASURED = ("output_tok_s", "ttft_ms_mean", "itl_ms_mean")
+"""Metric of a record that belongs to each plot, in its unit."""
+
+
+def page() -> None:
+    """Deployments beside, their curves here."""
+    inputs = state.open_inputs("Load curve", START)
+    _adopt(inputs)
+    frame.title("Load curve", "How do throughput and latency change with the load?")
+    with frame.refusals():
+        frame.sidebar(_form, inputs)
+        asked = _asked(inputs)
+        curves = _curves(asked)
+        if curves:
+            _show(inputs, curves)
+        frame.on_the_command_line([command_line("simulate", words) for words in asked])
+
+
+def _adopt(inputs: Inputs) -> None:
+    """A deployment that another page handed over becomes the first curve."""
+    if "model" in inputs.words:
+        own = picked(inputs.words, Scenario.model_fields)
+        rest = {n: w for n, w in inputs.words.items() if n not in own and n != "concurrency"}
+        inputs.words.clear()
+        inputs.words.update(START | rest | {"curves": join([own])})
+        if "rate" in rest:
+            del inputs.words["concurrency"]
+
+
+def _form(inputs: Inputs) -> None:
+    st.subheader("Deployments")
+    group_inputs(
+        inputs,
+        "curves",
+        forms.deployment_inputs,
+        name,
+        add="Add a deployment",
+        most=MOST_CURVES,
+    )
+    st.subheader("Load")
+    forms.traffic_inputs(inputs, sweep=True)
+    st.subheader("Limits")
+    left, right = st.columns(2)
+    with left:
+        text_input(inputs, "ttft", "TTFT", placeholder="none")
+    with right:
+        text_input(inputs, "itl", "ITL", placeholder="none")
+
+
+def _asked(inputs: Inputs) -> list[dict[str, str]]:
+    common = {n: w for n, w in inputs.words.items() if n not in ("curves", "ttft", "itl")}
+    return [common | group for group in split(inputs.get("curves"))]
+
+
+def name(words: Group) -> str:
+    """Short name of a deployment in words."""
+    parts = [words.get("checkpoint", "").rsplit("/", 1)[-1]]
+    parts += [f"{n.upper()}{words[n]}" for n in ("tp", "pp") if words.get(n, "1") != "1"]
+    parts += ["EP"] if words.get("ep") else []
+    parts += [f"KV {words['kv']}"] if "kv" in words else []
+    replicas = f"{words['replicas']}× " if words.get("replicas", "1") != "1" else ""
+    machine = f"{words.get('gpus', '')}{'× ' if 'gpus' in words else ''}{words.get('device', '?')}"
+    setup = " ".join(part for part in parts if part)
+    return f"{words.get('model', '?')} {replicas}{setup} · {machine}".replace("  ", " ")
+
+
+def _curves(asked: list[dict[str, str]]) -> list[Curve]:
+    """The answers that there are; each refusal stands in its own line."""
+    found = []
+    for words in asked:
+        with frame.refusals():
+            found.append(answer("simulate", words) | {"name": name(words)})
+    return found
+
+
+def _show(inputs: Inputs, curves: list[Curve]) -> None:
+    limits = [parse_limit(metric, inputs.get(metric)) for metric in ("ttft", "itl")
+              if inputs.get(metric)]  # fmt: skip
+    axis, loads = load_axis(curves[0]["points"])
+    measured = [_measured(curve) for curve in curves]
+    crossings = _crossings(curves, loads)
+    charts.draw(_plot(curves, axis, loads, limits, measured, crossings), "curves")
+    for line in crossings:
+        st.markdown(f":material/close: {escaped(line['text'])}")
+    rows = [
+        {"deployment": curve["name"], "load": load} | point
+        for curve in curves
+        for load, point in zip(loads, curve["points"], strict=True)
+    ]
+    table("Load curve", rows, _COLUMNS | {axis: lambda row: row["load"]})
+    st.caption(escaped(trust(curves[0]["points"][0]["output_tok_s"])))
+
+
+_COLUMNS: dict[str, Any] = {
+    "deployment": lambda row: row["deployment"],
+    "concurrency": lambda row: row["load"],
+    "tok/s": lambda row: value(row["output_tok_s"]),
+    "tok/s a GPU": lambda row: value(row["output_tok_s_per_gpu"]),
+    "tok/s a user": lambda row: value(row["tok_s_per_user"]),
+    "TTFT p50 ms": lambda row: value(row["ttft_s"]["p50"], MS),
+    "TTFT p99 ms": lambda row: value(row["ttft_s"]["p99"], MS),
+    "ITL mean ms": lambda row: value(row["itl_s"]["mean"], MS),
+    "ITL p99 ms": lambda row: value(row["itl_s"]["p99"], MS),
+    "preemptions": lambda row: row["preemptions"],
+}
+"""Columns of the table; the load's own name replaces "concurrency" where it is a rate."""
+
+
+def _level(point: dict[str, Any], where: tuple[str, str], scale: float) -> float | None:
+    field, statistic = where
+    return value(point[field][statistic] if statistic else point[field], scale)
+
+
+def _plot(
+    curves: list[Curve],
+    axis: str,
+    loads: list[float],
+    limits: list[Limit],
+    measured: list[list[RunRecord]],
+    crossings: list[dict[str, Any]],
+) -> go.Figure:
+    made = make_subplots(
+        3, 1, shared_xaxes=True, vertical_spacing=0.06, subplot_titles=[p[0] for p in PANELS]
+    )
+    for row, (_, lines, scale) in enumerate(PANELS, 1):
+        for index, curve in enumerate(curves):
+            for dash, (statistic, where) in enumerate(lines.items()):
+                levels = [_level(point, where, scale) for point in curve["points"]]
+                made.add_trace(_line(curve, index, dash, statistic, loads, levels, row), row, 1)
+            made.add_trace(_points(measured[index], curve, index, row), row, 1)
+    _limit_lines(made, limits)
+    _marks(made, crossings)
+    charts.lay_out(made, 900, hovermode="closest", legend={"y": -0.07})
+    made.update_xaxes(type="log", tickvals=loads, ticktext=[f"{load:g}" for load in loads])
+    made.update_xaxes(title_text=axis, row=3, col=1)
+    made.update_yaxes(rangemode="tozero")
+    return made
+
+
+def _line(
+    curve: Curve,
+    index: int,
+    dash: int,
+    statistic: str,
+    loads: list[float],
+    levels: list[float | None],
+    row: int,
+) -> go.Scatter:
+    named = curve["name"] if statistic == "all" else f"{curve['name']} {statistic}"
+    return go.Scatter(
+        x=loads,
+        y=levels,
+        name=curve["name"],
+        legendgroup=curve["name"],
+        showlegend=row == 1,
+        mode="lines+markers",
+        line={"color": charts.colour(index), "dash": charts.DASHES[dash]},
+        marker={"symbol": charts.symbol(index), "size": 7},
+        hovertemplate=f"<b>{named}</b><br>load %{{x:g}}: %{{y:,.4g}}<extra></extra>",
+    )
+
+
+def _points(records: list[RunRecord], curve: Curve, index: int, row: int) -> go.Scatter:
+    """What others measured on this deployment; the mean, where latencies are concerned."""
+    metric = MEASURED[row - 1]
+    found = [r for r in records if metric in r.measured and r.workload.concurrency]
+    return go.Scatter(
+        x=[r.workload.concurrency for r in found],
+        y=[r.measured[metric] for r in found],
+        text=[f"measured mean, {r.id}<br>{r.source.title}" for r in found],
+        name=f"measured: {curve['name']}",
+        legendgroup=f"measured {index}",
+        showlegend=row == 2 and bool(found),
+        mode="markers",
+        marker={
+            "symbol": f"{charts.symbol(index)}-open",
+            "size": 12,
+            "color": charts.colour(index),
+            "line": {"width": 2},
+        },
+        hovertemplate="%{text}<br>%{y:,.4g}<extra></extra>",
+    )
+
+
+def _measured(curve: Curve) -> list[RunRecord]:
+    return matching(all_records(), curve["deployment"], curve["points"][0]["workload"])
+
+
+def _limit_lines(made: go.Figure, limits: list[Limit]) -> None:
+    for limit in limits:
+        row = {"ttft": 2, "itl": 3}[limit.metric]
+        charts.limit_line(made, limit.seconds * MS, str(limit), row=row, col=1)
+
+
+def _crossings(curves: list[Curve], loads: list[float]) -> list[dict[str, Any]]:
+    """Where one deployment overtakes another in throughput."""
+    field, found = ("output_tok_s", ""), []
+    for pair in combinations(curves, 2):
+        levels = [[_level(p, field, 1.0) for p in curve["points"]] for curve in pair]
+        for crossing in crossovers(loads, *levels):
+            upper = pair[crossing.above]["name"]
+            text = f"{upper} leads in tok/s from a load of about {crossing.load:.0f}"
+            found.append({"load": crossing.load, "level": crossing.level, "text": text})
+    return found
+
+
+def _marks(made: go.Figure, crossings: list[dict[str, Any]]) -> None:
+    made.add_trace(
+        go.Scatter(
+            x=[c["load"] for c in crossings],
+            y=[c["level"] for c in crossings],
+            text=[c["text"] for c in crossings],
+            name="crossover",
+            mode="markers",
+            showlegend=bool(crossings),
+            marker={"symbol": "x", "size": 12, "color": charts.RED},
+            hovertemplate="%{text}<extra></extra>",
+        ),
+        1,
+        1,
+    )

@@ -1,0 +1,24 @@
+"""Measured runs: those that ship, and those that this session imported."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from moeplan.records.published import published_records
+from moeplan.records.record import RunRecord
+
+
+@st.cache_resource(show_spinner=False)
+def shipped_records() -> list[RunRecord]:
+    """The published runs in the package."""
+    return published_records()
+
+
+def own_records() -> list[RunRecord]:
+    """Runs that the user imported in this session."""
+    return st.session_state.setdefault("records", [])
+
+
+def all_records() -> list[RunRecord]:
+    """Published runs, then the user's own."""
+    return [*shipped_records(), *own_records()]
