@@ -131,9 +131,11 @@ class PrefillAttentionTime:
         return self.count * (self.floor + self.flops * work)
 
     def _pairs(self, new: int, before: int) -> float:
-        if self.window is None:
-            return new * (before + (new + 1) / 2)
-        return float(attended_tokens(new, before, self.window))
+        """`attended_tokens` of one chunk, without the price of an array."""
+        window = self.window
+        growing = new if window is None else min(max(window - before, 0), new)
+        whole = 0 if window is None else (new - growing) * window
+        return growing * (before + (growing + 1) / 2) + whole
 
     def _rate(self, length: int) -> float:
         x, xs, ys = math.log(max(length, 1)), self.log_length, self.log_rate
