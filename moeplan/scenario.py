@@ -32,8 +32,8 @@ MOST_SEQUENCES = 65_536
 MOST_STEP_TOKENS = 1_048_576
 
 
-class MachineOptions(Options):
-    """Which model on which machine."""
+class ModelOptions(Options):
+    """Which model, and which form of its weights."""
 
     model: str = Field(
         description="Catalogue slug, Hugging Face id, or path of a config.json or model folder.",
@@ -44,6 +44,11 @@ class MachineOptions(Options):
         description="Form of the weights (bf16, fp8, nvfp4, mxfp4, int4) or its repository; one "
         "that nobody published is re-quantised in thought.  [default: the model's own]",
     )
+
+
+class HardwareOptions(Options):
+    """Which GPUs."""
+
     device: str = Field(description="GPU; `moeplan hardware` lists the ids.")
     gpus: int | None = Field(
         None,
@@ -59,6 +64,10 @@ class MachineOptions(Options):
         description="Link between the nodes, or inside them where it is of that kind.  "
         "[default: the machine's usual]",
     )
+
+
+class MachineOptions(HardwareOptions, ModelOptions):
+    """Which model on which machine."""
 
 
 class PlacementOptions(Options):

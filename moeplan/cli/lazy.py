@@ -14,6 +14,7 @@ from moeplan.errors import UnknownNameError
 COMMANDS = {
     "recommend": "Find the best deployment for a workload.",
     "simulate": "Simulate serving: latencies and throughput.",
+    "compare": "Compare models and checkpoints on one deployment.",
     "explain": "Take one engine step apart.",
     "fit": "Show the memory map and what fits.",
     "models": "List known models, or show one in full.",

@@ -11,13 +11,13 @@ from pydantic import Field
 
 from moeplan.cli import render
 from moeplan.cli.options import CalibrationFile, JsonFlag, with_options
+from moeplan.cli.price import PriceOptions
 from moeplan.cli.progress import progress_bar
 from moeplan.cli.recommendation import recommendation_data, show_recommendation
 from moeplan.cli.session import read_hardware, with_smallest_fit
 from moeplan.cli.traffic import TrafficOptions, build_workloads
 from moeplan.deployment import Deployment, Router
 from moeplan.errors import DoesNotFitError, InputError
-from moeplan.options import Options
 from moeplan.scenario import (
     MOST_GPUS,
     EngineOptions,
@@ -38,7 +38,7 @@ PlotFile = Annotated[
 ]
 
 
-class PlanOptions(Options):
+class PlanOptions(PriceOptions):
     """What the search may vary and what counts as good."""
 
     tp: int | None = Field(None, ge=1, le=MOST_GPUS, description="Only this tensor parallelism.")
@@ -56,18 +56,6 @@ class PlanOptions(Options):
     e2e: str | None = Field(None, description="Limit of the time to the last token.")
     top: int = Field(5, ge=0, le=1000, description="Runners-up to show.")
     exhaustive: bool = Field(False, description="Simulate also what a bound rules out.")
-    usd_per_gpu_hour: float | None = Field(
-        None, gt=0, le=1e6, allow_inf_nan=False, description="Rent.  [default: the dated price]"
-    )
-    purchase_usd: float | None = Field(
-        None, gt=0, le=1e9, allow_inf_nan=False, description="Price of one GPU that you own."
-    )
-    years: float = Field(
-        3.0, gt=0, le=100, allow_inf_nan=False, description="Years that a purchase is written off."
-    )
-    usd_per_kwh: float = Field(
-        0.15, gt=0, le=100, allow_inf_nan=False, description="Electricity, for owned GPUs."
-    )
 
 
 @with_options
@@ -134,7 +122,6 @@ def build_request(
     model: ModelEntry,
 ) -> Request:
     """The search that these options ask for; raises `InputError` where they make none."""
-    from moeplan.planner.money import Pricing
     from moeplan.planner.search import Request
     from moeplan.planner.slo import METRICS, parse_limit
 
@@ -152,7 +139,7 @@ def build_request(
         engine=engine.settings(),
         objective=plan.objective,
         limits=limits,
-        pricing=Pricing(plan.usd_per_gpu_hour, plan.purchase_usd, plan.years, plan.usd_per_kwh),
+        pricing=plan.pricing(),
         runners_up=plan.top,
     )
 
@@ -185,18 +172,18 @@ def _space(
 
 
 def _placements(plan: PlanOptions, cluster: Cluster) -> tuple[Placement, ...] | None:
-    """Those of the search's own placements that the user's pins leave; None without pins."""
+    """Those that the user's pins leave; None without pins."""
     from moeplan.planner.candidates import placements
 
     pins = {n: getattr(plan, n) for n in ("tp", "pp", "replicas") if getattr(plan, n)}
     if not pins:
         return None
-    found = tuple(
-        placement
-        for placement in placements(cluster.devices, cluster.nodes[0].devices)
-        if all(getattr(placement, name) == value for name, value in pins.items())
-    )
+    per_node = cluster.nodes[0].devices
+    found = tuple(placements(cluster.devices, per_node, **pins))
     if not found:
         text = ", ".join(f"{name} {value}" for name, value in pins.items())
-        raise InputError(f"{text}: no placement of up to {cluster.devices} GPUs; raise --gpus")
+        raise InputError(
+            f"{text}: no placement on {cluster.devices} GPUs, {per_node} a node; raise --gpus or "
+            "lower them"
+        )
     return found

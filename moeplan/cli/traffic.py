@@ -23,15 +23,9 @@ MOST_POINTS = 100
 Number = TypeVar("Number", int, float)
 
 
-class TrafficOptions(Options):
-    """What clients send, and when."""
+class LoadOptions(Options):
+    """Lengths and arrivals."""
 
-    trace: Path | None = Field(
-        None,
-        description="File of recorded requests (JSON lines: timestamp, input_length, "
-        "output_length, hash_ids); gives lengths, and times with --arrivals trace.",
-        json_schema_extra={"positional": True},
-    )
     input: int = Field(1024, ge=1, le=MOST_TOKENS, description="Prompt tokens.")
     output: int = Field(128, ge=1, le=MOST_TOKENS, description="Tokens to generate.")
     range_ratio: float = Field(
@@ -68,6 +62,17 @@ class TrafficOptions(Options):
         "default", description="Kind of text: how unevenly it uses the experts."
     )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of lengths and arrivals.")
+
+
+class TrafficOptions(LoadOptions):
+    """What clients send, and when."""
+
+    trace: Path | None = Field(
+        None,
+        description="File of recorded requests (JSON lines: timestamp, input_length, "
+        "output_length, hash_ids); gives lengths, and times with --arrivals trace.",
+        json_schema_extra={"positional": True},
+    )
 
 
 def build_workloads(traffic: TrafficOptions) -> list[Workload]:

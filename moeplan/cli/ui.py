@@ -33,7 +33,10 @@ Address = Annotated[
 
 
 def ui(port: Port = 8501, address: Address = LOOPBACK) -> None:
-    """Open the planner: prints the address to open in a browser; Ctrl-C ends it."""
+    """Open the planner in a browser.
+
+    Prints the address to open; Ctrl-C ends it.
+    """
     if find_spec("streamlit") is None:
         raise InputError("ui needs Streamlit; install it with: pip install 'moeplan[ui]'")
     sys.stdout.flush()

@@ -38,8 +38,8 @@ MOST_CURVES = 6
 Curve = dict[str, Any]
 PANELS: tuple[tuple[str, dict[str, tuple[str, str]], float], ...] = (
     ("output tok/s", {"all": ("output_tok_s", "")}, 1.0),
-    ("TTFT, ms", {"p50": ("ttft_s", "p50"), "p99": ("ttft_s", "p99")}, MS),
-    ("ITL, ms", {"mean": ("itl_s", "mean"), "p99": ("itl_s", "p99")}, MS),
+    ("TTFT, ms: p50, dashed p99", {"p50": ("ttft_s", "p50"), "p99": ("ttft_s", "p99")}, MS),
+    ("ITL, ms: mean, dashed p99", {"mean": ("itl_s", "mean"), "p99": ("itl_s", "p99")}, MS),
 )
 """Title, lines (name, then field and statistic of a point) and scale of each plot."""
 MEASURED = ("output_tok_s", "ttft_ms_mean", "itl_ms_mean")
@@ -98,14 +98,13 @@ def _asked(inputs: Inputs) -> list[dict[str, str]]:
 
 def name(words: Group) -> str:
     """Short name of a deployment in words."""
-    parts = [words.get("checkpoint", "").rsplit("/", 1)[-1]]
-    parts += [f"{n.upper()}{words[n]}" for n in ("tp", "pp") if words.get(n, "1") != "1"]
-    parts += ["EP"] if words.get("ep") else []
-    parts += [f"KV {words['kv']}"] if "kv" in words else []
-    replicas = f"{words['replicas']}× " if words.get("replicas", "1") != "1" else ""
-    machine = f"{words.get('gpus', '')}{'× ' if 'gpus' in words else ''}{words.get('device', '?')}"
-    setup = " ".join(part for part in parts if part)
-    return f"{words.get('model', '?')} {replicas}{setup} · {machine}".replace("  ", " ")
+    replicas = f"{words['replicas']}×" if words.get("replicas", "1") != "1" else ""
+    spread = [f"{n.upper()}{words[n]}" for n in ("tp", "pp") if n in words]
+    parts = [words.get("model", "?"), words.get("checkpoint", "").rsplit("/", 1)[-1]]
+    parts += [replicas + " ".join(spread), "EP" if words.get("ep") else ""]
+    parts += [f"KV {words['kv']}" if "kv" in words else "", "on"]
+    parts += [f"{words['gpus']}×" if "gpus" in words else "", words.get("device", "?")]
+    return " ".join(part for part in parts if part)
 
 
 def _curves(asked: list[dict[str, str]]) -> list[Curve]:
