@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from moeplan.cli import app
 from moeplan.models import list_models
+from moeplan.planner.objective import TIE
 from moeplan.records.published import published_files
 
 runner = CliRunner()
@@ -282,10 +283,10 @@ class TestRecommend:
         *("--input", "256", "--output", "32", "--concurrency", "4"),
     )
 
-    def test_the_winner_is_the_best_that_was_simulated(self):
+    def test_the_winner_is_the_best_that_was_simulated_or_ties_with_it(self):
         data = read_json(*self.ASK)
         best = max(row["output_tok_s"]["value"] for row in data["simulated"])
-        assert data["winner"]["output_tok_s"]["value"] == best
+        assert data["winner"]["output_tok_s"]["value"] >= best * (1 - TIE)
         counts = data["counts"]
         assert counts["simulated"] == len(data["simulated"]) > 0
         table = squeezed(run(*self.ASK).stdout)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import subprocess
+
 import pytest
 
 from moeplan.cost.predictor import Prepared, prepare
@@ -103,3 +107,44 @@ def test_a_checkpoint_that_nobody_published_is_to_be_made():
 def test_other_engines_are_named_without_invented_options():
     (line,) = launch_commands(prepared(EIGHT, Placement(tp=2), engine="sglang", version="0.5"))
     assert line.startswith("# sglang: TP2")
+
+
+PARSE = """
+import json, sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = make_arg_parser(FlexibleArgumentParser())
+for words in json.load(sys.stdin):
+    found = parser.parse_args(words)
+    print(found.tensor_parallel_size, found.pipeline_parallel_size, found.nnodes)
+"""
+
+
+@pytest.mark.vllm
+def test_vllm_itself_reads_the_commands(vllm_python, tmp_path):
+    every = {
+        "kv_cache_dtype": "fp8",
+        "enable_prefix_caching": False,
+        "async_scheduling": False,
+        "enforce_eager": True,
+        "block_size": 32,
+        "num_gpu_blocks_override": 20_000,
+        "long_prefill_token_threshold": 512,
+        "disable_hybrid_kv_cache_manager": True,
+    }
+    lines = [
+        *launch_commands(prepared(TWO_SPARKS, Placement(tp=2))),
+        *launch_commands(prepared(EIGHT, Placement(tp=4, pp=2))),
+        *launch_commands(prepared(EIGHT, Placement(tp=8), **every)),
+        *launch_commands(prepared(EIGHT, Placement(tp=8), kv_cache_memory_bytes=10**10)),
+    ]
+    words = [shlex.split(line, comments=True) for line in lines]
+    done = subprocess.run(
+        [vllm_python, "-c", PARSE],
+        input=json.dumps([line[line.index("serve") + 1 :] for line in words]),
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout.split("\n")[-6:-1] == ["2 1 2", "2 1 2", "4 2 1", "8 1 1", "8 1 1"]

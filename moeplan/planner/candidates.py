@@ -47,21 +47,28 @@ class Refusals:
         return sum(self.counts.values())
 
 
-def placements(gpus: int, gpus_per_node: int) -> Iterator[Placement]:
-    """Every TP × PP × replicas of up to `gpus` GPUs.
+def placements(
+    gpus: int,
+    gpus_per_node: int,
+    *,
+    tp: int | None = None,
+    pp: int | None = None,
+    replicas: int | None = None,
+) -> Iterator[Placement]:
+    """Every TP × PP × replicas of up to `gpus` GPUs, or those with the numbers that are given.
 
-    Tensor parallelism in powers of two (vLLM's custom all-reduce and FlashInfer serve 2, 4, 8);
-    a replica either fits in one node or takes whole nodes.
+    Ranks and stages otherwise in powers of two (vLLM's custom all-reduce and FlashInfer serve 2, 4,
+    8); a replica either fits in one node or takes whole nodes.
     """
-    for tp in _powers_of_two(gpus):
-        for pp in range(1, gpus // tp + 1):
-            size = tp * pp
+    for ranks in [tp] if tp else _powers_of_two(gpus):
+        for stages in [pp] if pp else _powers_of_two(gpus // ranks):
+            size = ranks * stages
             if size > gpus_per_node and size % gpus_per_node:
                 continue
-            if pp & (pp - 1):
-                continue
-            for replicas in range(1, gpus // size + 1):
-                yield Placement(tp=tp, pp=pp, replicas=replicas)
+            most = gpus // size
+            for copies in range(1, most + 1) if not replicas else [replicas]:
+                if copies <= most:
+                    yield Placement(tp=ranks, pp=stages, replicas=copies)
 
 
 def _powers_of_two(limit: int) -> Iterator[int]:
