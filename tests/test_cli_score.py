@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,3 +122,40 @@ def test_rows_list_every_constant(answer: Any, shipped: PublishedReport) -> None
 def test_figures_come_in_the_unit_of_their_limit() -> None:
     assert figure(Verdict("a", "median error ≤ 12%", 0.114, True)) == "11.4%"
     assert figure(Verdict("b", "within 0.15 of 1.20", 1.2923, True)) == "1.292"
+
+
+def _endless_records(folder: Path) -> Path:
+    """Runs that take minutes to simulate, enough of them for several processes."""
+    row = json.loads(published.published_files()[2].read_text().splitlines()[0])
+    row["workload"] |= {"num_prompts": 400_000, "concurrency": 200, "length_range": [0.2, 1.0]}
+    file = folder / "long.jsonl"
+    file.write_text("".join(json.dumps(row | {"id": f"long-{i}"}) + "\n" for i in range(30)))
+    return file
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes in /proc")
+def test_an_interrupt_ends_all_processes_soon(tmp_path: Path) -> None:
+    code = "import os; os.sched_getaffinity = lambda _: {0, 1}; from moeplan.cli import app; app()"
+    command = [sys.executable, "-c", code, "score", str(_endless_records(tmp_path))]
+    run = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        start = time.monotonic()
+        while len(_children(run.pid)) < 2 and time.monotonic() - start < 60:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        children = _children(run.pid)
+        os.killpg(run.pid, signal.SIGINT)
+        _, errors = run.communicate(timeout=15)
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+    assert run.returncode == 130
+    assert b"Traceback" not in errors
+    assert len(children) >= 2
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]

@@ -64,7 +64,7 @@ class DecodeAttentionTime:
         if cap is None:  # the query attends to its own token too
             total = sum(contexts) + len(contexts)
         else:
-            total = sum(c + 1 if c < cap else cap for c in contexts)
+            total = sum([c + 1 if c < cap else cap for c in contexts])  # a list is faster
         return self.count * max(self.floor, self.t0 + self.slope * total)
 
     def run_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:

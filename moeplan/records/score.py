@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import active_children
 from typing import Any
 
 from moeplan.errors import MoeplanError
@@ -112,6 +115,7 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(hardware: Hardware) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this
     _worker["hardware"] = hardware
     _worker["predict"] = CachingPredictor(hardware)
 
@@ -125,16 +129,28 @@ def _score_in_processes(
     records: Sequence[RunRecord], hardware: Hardware, jobs: int, progress: Progress | None
 ) -> list[RecordScore]:
     found: dict[int, RecordScore] = {}
-    pool = ProcessPoolExecutor(jobs, initializer=_start_worker, initargs=(hardware,))
-    try:
+    with _pool(jobs, hardware) as pool:
         futures = [pool.submit(_score_task, task) for task in _tasks(records, hardware)]
         for future in as_completed(futures):
             found.update(future.result())
             if progress:
                 progress(len(found) / len(records))
+    return [found[index] for index in range(len(records))]
+
+
+@contextmanager
+def _pool(jobs: int, hardware: Hardware) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes, ended at once where the block fails: a task may take half a minute."""
+    others = set(active_children())
+    pool = ProcessPoolExecutor(jobs, initializer=_start_worker, initargs=(hardware,))
+    try:
+        yield pool
+    except BaseException:
+        for child in set(active_children()) - others:
+            child.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
-    return [found[index] for index in range(len(records))]
 
 
 def _tasks(

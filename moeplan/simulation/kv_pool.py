@@ -84,6 +84,18 @@ class KVPool(ABC):
             or (group.kind == "sliding" and (done - _window(group) + 1) % group.block_size == 0)
         )
 
+    def due(self, cached_tokens: np.ndarray) -> list[int]:
+        """Indices of sequences for which a one-token step takes, frees or fills a block.
+
+        All of them where windows move. For sequences that came here one token a step.
+        """
+        if self.windowed:
+            return list(range(len(cached_tokens)))
+        changes = np.zeros(len(cached_tokens), dtype=bool)
+        for size in self.sizes:
+            changes |= (cached_tokens % size == 0) | ((cached_tokens + 1 - self.lag) % size == 0)
+        return np.flatnonzero(changes).tolist()
+
     def blocks_to_admit(self, tokens: int) -> int:
         """Blocks that admission reserves for a sequence of that many tokens."""
         return self.fixed + sum(self._admission_blocks(g, tokens) for g in self.paged)
@@ -168,7 +180,11 @@ class CountingPool(KVPool):
     def __init__(self, spec: KVCacheSpec, lag: int):
         super().__init__(spec, lag)
         self.free = self.usable
-        self._table = tuple((g, g.block_size, g.kind != "full") for g in self.paged)
+        self._windows = tuple(
+            (index, g.block_size, _window(g), g.kind == "chunked")
+            for index, g in enumerate(self.paged)
+            if g.kind != "full"
+        )
 
     def lookup(self, request: Request) -> PrefixHit:  # noqa: ARG002
         """Nothing is ever found."""
@@ -201,13 +217,13 @@ class CountingPool(KVPool):
         return True
 
     def _slide(self, request: Request, done: int) -> None:
-        """Give back the blocks that windows have passed."""
-        for (group, size, windowed), span in zip(self._table, request.blocks, strict=True):
-            if windowed:
-                passed = skipped_tokens(group, done) // size
-                if passed > span[0]:
-                    self.free += passed - span[0]
-                    span[0] = passed
+        """Give back the blocks that windows have passed: `skipped_tokens` without its calls."""
+        for index, size, window, chunked in self._windows:
+            skipped = done // window * window if chunked else done - window + 1
+            passed, span = skipped // size, request.blocks[index]
+            if passed > span[0]:
+                self.free += passed - span[0]
+                span[0] = passed
 
     def release(self, request: Request, *, again: bool) -> None:  # noqa: ARG002
         """See `KVPool.release`."""

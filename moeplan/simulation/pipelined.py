@@ -85,11 +85,14 @@ class PipelinedScheduler(SchedulerBase):
                 taken = len(range(turn, steps, turns))
                 self.pool.advance(cohort.members, cohort.contexts, taken)
             return
+        lag = self.pool.lag
         for step in range(steps):  # block by block: members may have just left their prompts
-            lag, cohort = self.pool.lag, cohorts[step % turns]
-            for request, context in zip(cohort.members, cohort.contexts.tolist(), strict=True):
-                cached = context + step // turns
-                done = request.chunk_start if lag and step < turns else cached - lag
+            cohort, first = cohorts[step % turns], step < turns
+            contexts = cohort.contexts + step // turns
+            due = range(len(contexts)) if first else self.pool.due(contexts)
+            for index in due:
+                request, cached = cohort.members[index], int(contexts[index])
+                done = request.chunk_start if lag and first else cached - lag
                 self.pool.extend(request, cached, cached + 1, done, cached + 1 - lag)
 
     def _last_plan(self, index: int, members: tuple[Request, ...]) -> StepPlan:
