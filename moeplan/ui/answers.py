@@ -84,8 +84,13 @@ _SIMULATING = {"simulate": simulate_answer, "timeline": timeline_answer}
 _INSTANT = {"explain": explain_answer, "fit": fit_answer}
 
 
-def worked(what: str, asked: tuple[Any, ...], work: Callable[[Progress], Any]) -> Any:
-    """The kept answer to `asked`, else that of `work`, as plain JSON values.
+def worked(
+    what: str,
+    asked: tuple[Any, ...],
+    work: Callable[[Progress], Any],
+    form: Callable[[Any], Any] = render.plain,
+) -> Any:
+    """The kept answer to `asked`, else that of `work`, in the form of JSON unless said.
 
     Work that takes a while shows how far it is and can be stopped; a stopped page stays stopped
     until the user asks again.
@@ -95,7 +100,7 @@ def worked(what: str, asked: tuple[Any, ...], work: Callable[[Progress], Any]) -
     if found is None:
         _stay_stopped(key)
         with _Bar(what, key) as bar:
-            found = render.plain(work(bar))
+            found = form(work(bar))
         _kept(what).put(key, found)
     return found
 

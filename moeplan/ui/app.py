@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from moeplan.ui import load_curve, recommend, timeline, why
+from moeplan.ui import compare, evidence, load_curve, recommend, timeline, why
 
 PAGES = (
     ("Recommend", recommend.page, "recommend", ":material/recommend:"),
     ("Load curve", load_curve.page, "load-curve", ":material/show_chart:"),
     ("Why", why.page, "why", ":material/troubleshoot:"),
+    ("Compare", compare.page, "compare", ":material/compare_arrows:"),
+    ("Evidence", evidence.page, "evidence", ":material/fact_check:"),
     ("Timeline", timeline.page, "timeline", ":material/timeline:"),
 )
 """Title, function, address and icon; the first is the start page."""

@@ -60,6 +60,7 @@ def draw(made: go.Figure, key: str, **extra: Any) -> Any:
 def stacked_bar(parts: Sequence[tuple[str, float]], unit: str, height: int = 190) -> go.Figure:
     """One horizontal bar of parts that add up."""
     made = figure(height, barmode="stack", xaxis_title=unit, hovermode="closest")
+    made.update_layout(margin={"t": 8})
     for index, (name, size) in enumerate(parts):
         fill = GREY if name in ("free", "other") else colour(index)
         made.add_bar(
@@ -78,7 +79,11 @@ def bars(
     names: Sequence[str], sizes: Sequence[float], title: str, text: Sequence[str]
 ) -> go.Figure:
     """Horizontal bars, the first on top; those below zero in another colour."""
-    made = figure(max(160, 60 + 30 * len(names)), xaxis_title=title, showlegend=False)
+    made = figure(max(130, 60 + 30 * len(names)), xaxis_title=title, showlegend=False)
+    made.update_layout(margin={"t": 8})
+    ends = [min(0.0, *sizes), max(0.0, *sizes)]
+    room = _TEXT_ROOM * (ends[1] - ends[0])
+    made.update_xaxes(range=[ends[0] - room if ends[0] < 0 else 0, ends[1] + room])
     made.add_bar(
         x=list(sizes),
         y=list(names),
@@ -91,6 +96,10 @@ def bars(
     )
     made.update_yaxes(autorange="reversed")
     return made
+
+
+_TEXT_ROOM = 0.35
+"""Share of the axis that the texts beside the bars take."""
 
 
 def limit_line(made: go.Figure, level: float, label: str, **where: Any) -> None:

@@ -127,19 +127,24 @@ def pin_inputs(inputs: Inputs) -> None:
             option(inputs, PlanOptions, name, label)
 
 
-def traffic_inputs(inputs: Inputs, *, sweep: bool = False) -> None:
-    """Lengths and arrivals; `sweep` takes several loads."""
-    preset_input(inputs)
+def traffic_inputs(inputs: Inputs, *, sweep: bool = False, output: bool = True) -> None:
+    """Lengths and arrivals; `sweep` takes several loads.
+
+    Without `output` each model has answers of its own length, and there is no trace.
+    """
+    if output:
+        preset_input(inputs)
     left, right = st.columns(2)
     with left:
         option(inputs, TrafficOptions, "input", "Prompt tokens")
-    with right:
-        option(inputs, TrafficOptions, "output", "Output tokens")
+    if output:
+        with right:
+            option(inputs, TrafficOptions, "output", "Output tokens")
     arrivals = choice(
         inputs,
         "arrivals",
         "Arrivals",
-        list(_ARRIVALS),
+        [word for word in _ARRIVALS if output or word != "trace"],
         shown=lambda word: _ARRIVALS[word],
         unset="closed",
         help=TrafficOptions.model_fields["arrivals"].description,
@@ -148,7 +153,8 @@ def traffic_inputs(inputs: Inputs, *, sweep: bool = False) -> None:
     with st.expander("More about the traffic"):
         for name, label in _MORE_TRAFFIC.items():
             option(inputs, TrafficOptions, name, label)
-        upload(inputs, "trace", "Recorded requests (JSON lines)", "trace.jsonl")
+        if output:
+            upload(inputs, "trace", "Recorded requests (JSON lines)", "trace.jsonl")
 
 
 _ARRIVALS = {

@@ -1,0 +1,174 @@
+"""The user's own measurements and calibration: import, list, forget."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from moeplan.calibration import load_calibration
+from moeplan.cli.records import parse_facts
+from moeplan.errors import MoeplanError, RecordError
+from moeplan.records.importers import IMPORTERS, import_results
+from moeplan.records.reader import read_records
+from moeplan.records.record import RunRecord
+from moeplan.ui.figures import escaped
+from moeplan.ui.records import own_records
+from moeplan.ui.resources import calibration, hardware, model_names
+from moeplan.ui.state import Inputs
+from moeplan.ui.tables import save, table
+from moeplan.ui.uploads import keep, kept, named, path_of
+
+FACTS = ("architecture", "hardware", "gpus", "weight_format", "tp")
+FORMATS = ("bf16", "fp8", "nvfp4", "mxfp4", "int4")
+NOT_SAID = "as the file says"
+
+
+def show(inputs: Inputs) -> None:
+    """Import of result files, and the calibration in use."""
+    st.subheader("Your own measurements")
+    st.caption(f"Result files of {', '.join(IMPORTERS)}, or run records (.jsonl).")
+    with st.form("import", border=True):
+        facts = _facts()
+        files = st.file_uploader(
+            "Result files", type=["json", "jsonl"], accept_multiple_files=True, key="own results"
+        )
+        if st.form_submit_button("Import", icon=":material/upload:"):
+            _import(files, facts)
+            if not st.session_state["import problems"]:
+                st.rerun()
+    for problem in st.session_state.get("import problems", []):
+        st.error(escaped(problem))
+    _own()
+    _calibration(inputs)
+
+
+def _facts() -> list[str]:
+    """What no result file says, as field=value pairs."""
+    st.caption("What the files do not say:")
+    columns = st.columns(3)
+    with columns[0]:
+        model = st.selectbox("Model", [NOT_SAID, *model_names()], key="fact model")
+        gpus = st.number_input("GPUs", 1, 1024, None, placeholder=NOT_SAID, key="fact gpus")
+    with columns[1]:
+        device = st.selectbox("GPU", [NOT_SAID, *hardware().devices], key="fact device")
+        tp = st.number_input("TP", 1, 1024, None, placeholder=NOT_SAID, key="fact tp")
+    with columns[2]:
+        weights = st.selectbox("Weights", [NOT_SAID, *FORMATS], key="fact weights")
+    given = {"architecture": model, "hardware": device, "weight_format": weights, "gpus": gpus}
+    pairs = [f"{name}={value}" for name, value in given.items() if value not in (NOT_SAID, None)]
+    return [*pairs, *([f'parallelism={{"tp": {tp}}}'] if tp else [])]
+
+
+def _import(files: list[UploadedFile], facts: list[str]) -> None:
+    """Read every file; what cannot be read becomes a line."""
+    problems = [] if files else ["Choose a result file first."]
+    known = {record.id for record in own_records()}
+    for file in files:
+        try:
+            found, faults = _read(file, facts)
+        except MoeplanError as error:
+            problems.append(named(str(error)))
+            continue
+        problems += faults
+        own_records().extend(record for record in found if record.id not in known)
+        st.session_state.setdefault("imported", []).append((file.name, facts))
+    st.session_state["import problems"] = problems
+
+
+def _read(file: UploadedFile, facts: list[str]) -> tuple[list[RunRecord], list[str]]:
+    lines = file.name.lower().endswith(".jsonl")
+    path = path_of(keep(file, "results.jsonl" if lines else "results.json"))
+    if lines:
+        found = read_records(path)
+        if not found.records and not found.problems:
+            raise RecordError(f"{file.name}: no line holds a record")
+        return found.records, [named(problem) for problem in found.problems[:_MOST_PROBLEMS]]
+    return import_results(path, None, parse_facts(facts)), []
+
+
+_MOST_PROBLEMS = 3
+
+
+def _own() -> None:
+    records = own_records()
+    if not records:
+        return
+    rows = [{"id": r.id, "model": r.model, "figures": len(r.measured)} for r in records]
+    columns: dict[str, Any] = {
+        "record": lambda row: row["id"],
+        "model": lambda row: row["model"],
+        "figures": lambda row: row["figures"],
+    }
+    table("Your records", rows, columns)
+    lines = "".join(r.model_dump_json(exclude_none=True, exclude_defaults=True) + "\n"
+                    for r in records)  # fmt: skip
+    save("Run records", lines, "records.jsonl", "application/jsonl")
+    if st.button("Forget them", icon=":material/delete:"):
+        records.clear()
+        st.session_state["imported"] = []
+        st.rerun()
+
+
+def command_lines() -> list[str]:
+    """The imports of this session as commands."""
+    lines = []
+    for name, facts in st.session_state.get("imported", []):
+        words = ["moeplan", "records", "import", name, "--out", "records.jsonl"]
+        lines.append(shlex.join([*words, *(part for fact in facts for part in ("--set", fact))]))
+    return lines
+
+
+def _calibration(inputs: Inputs) -> None:
+    st.subheader("Calibration in use")
+    st.caption(
+        "A calibration replaces constants by what your own GPUs show. It is fitted to engine steps "
+        "that `moeplan validate run` records; figures of a load generator alone do not tell one "
+        "constant from another."
+    )
+    st.code("moeplan validate plan … && moeplan validate run plan.toml\nmoeplan calibrate runs",
+            language="bash")  # fmt: skip
+    key = inputs.key("calibration file")
+    st.file_uploader("Calibration file", type="json", key=key, on_change=_take, args=(key,))
+    problem = st.session_state.get("calibration problem")
+    if problem:
+        st.error(escaped(problem))
+    if not calibration():
+        st.info("None: the constants that ship are in use.", icon=":material/tune:")
+        return
+    _show_calibration()
+
+
+def _take(key: str) -> None:
+    """Put an uploaded calibration to use on all pages, or say what is wrong with it."""
+    file = st.session_state[key]
+    st.session_state["calibration"] = ""
+    st.session_state["calibration problem"] = None
+    if file is None:
+        return
+    try:
+        word = keep(file, "calibration.json")
+        load_calibration(kept(word).path)
+        st.session_state["calibration"] = word
+    except MoeplanError as error:
+        st.session_state["calibration problem"] = named(str(error))
+
+
+def _show_calibration() -> None:
+    file = kept(calibration())
+    found = load_calibration(file.path)
+    st.success(escaped(f"{file.name} is in use on all pages: {len(found.overrides)} constants."))
+    if st.button("Stop using it"):
+        st.session_state["calibration"] = ""
+        st.rerun()
+    columns: dict[str, Any] = {
+        "constant": lambda row: row["address"],
+        "shipped": lambda row: row["prior"],
+        "calibrated": lambda row: row["value"],
+        "spread": lambda row: row["spread"],
+        "source of the shipped one": lambda row: row["prior_source"],
+    }
+    rows = [p.model_dump() for p in found.parameters if p.determined]
+    table("Calibration", rows, columns)
