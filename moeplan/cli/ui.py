@@ -20,7 +20,8 @@ SETTINGS = {
     "runner.magicEnabled": "false",
     "client.toolbarMode": "minimal",
     "client.showErrorDetails": "none",
-    "theme.primaryColor": "#0072B2",
+    "theme.light.primaryColor": "#0072B2",
+    "theme.dark.primaryColor": "#56B4E9",
 }
 """Streamlit's settings: loopback only, no telemetry, uploads of at most 16 MB."""
 SCRIPT = "moeplan.ui.app"

@@ -145,7 +145,13 @@ class _Bar:
         self._place = st.empty()
         with self._place.container(border=True):
             self._bar = st.progress(share, text)
-            st.button("Stop", on_click=_stop, args=(self._key,), icon=":material/stop:")
+            st.button(
+                "Stop",
+                key=f"stop {self._key}",
+                on_click=_stop,
+                args=(self._key,),
+                icon=":material/stop:",
+            )
 
 
 def _stop(key: Any) -> None:

@@ -22,8 +22,12 @@ CONFIG = {"displaylogo": False, "responsive": True, "scrollZoom": False}
 
 
 def colour(index: int) -> str:
-    """Colour of the series of that number."""
-    return PALETTE[index % len(PALETTE)]
+    """Colour of the series of that number; on a dark page the lighter ones come first."""
+    palette = _ON_DARK if st.context.theme.type == "dark" else PALETTE
+    return palette[index % len(palette)]
+
+
+_ON_DARK = (SKY, ORANGE, GREEN, RED, PINK, YELLOW, BLUE)
 
 
 def symbol(index: int) -> str:
@@ -43,7 +47,14 @@ def lay_out(made: go.Figure, height: int, **layout: Any) -> None:
     made.update_layout(
         height=height,
         margin={"l": 8, "r": 8, "t": 36, "b": 8},
-        legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"},
+        legend={
+            "orientation": "h",
+            "yref": "container",
+            "y": 0,
+            "x": 0,
+            "yanchor": "bottom",
+            "maxheight": 1.0,
+        },
         hoverlabel={"align": "left"},
         colorway=PALETTE,
     )
@@ -57,7 +68,7 @@ def draw(made: go.Figure, key: str, **extra: Any) -> Any:
     return st.plotly_chart(made, key=key, config=CONFIG, **extra)
 
 
-def stacked_bar(parts: Sequence[tuple[str, float]], unit: str, height: int = 190) -> go.Figure:
+def stacked_bar(parts: Sequence[tuple[str, float]], unit: str, height: int = 250) -> go.Figure:
     """One horizontal bar of parts that add up."""
     made = figure(height, barmode="stack", xaxis_title=unit, hovermode="closest")
     made.update_layout(margin={"t": 8})
@@ -71,35 +82,28 @@ def stacked_bar(parts: Sequence[tuple[str, float]], unit: str, height: int = 190
             marker={"color": fill, "line": {"width": 1, "color": "rgba(128,128,128,0.4)"}},
             hovertemplate=f"{name}: %{{x:,.2f}} {unit}<extra></extra>",
         )
-    made.update_layout(legend={"y": -0.5, "traceorder": "normal"})
+    made.update_layout(legend={"traceorder": "normal"})
     return made
 
 
 def bars(
     names: Sequence[str], sizes: Sequence[float], title: str, text: Sequence[str]
 ) -> go.Figure:
-    """Horizontal bars, the first on top; those below zero in another colour."""
-    made = figure(max(130, 60 + 30 * len(names)), xaxis_title=title, showlegend=False)
-    made.update_layout(margin={"t": 8})
-    ends = [min(0.0, *sizes), max(0.0, *sizes)]
-    room = _TEXT_ROOM * (ends[1] - ends[0])
-    made.update_xaxes(range=[ends[0] - room if ends[0] < 0 else 0, ends[1] + room])
+    """Horizontal bars, the first on top; those below zero in another colour.
+
+    The text of a bar stands under its name, where it fits on any screen.
+    """
+    made = figure(70 + 42 * len(names), xaxis_title=title, showlegend=False)
     made.add_bar(
         x=list(sizes),
-        y=list(names),
+        y=[f"{name}<br>{line}" for name, line in zip(names, text, strict=True)],
         orientation="h",
-        text=list(text),
-        textposition="outside",
-        cliponaxis=False,
         marker={"color": [BLUE if size >= 0 else RED for size in sizes]},
-        hovertemplate="%{y}: %{text}<extra></extra>",
+        hovertemplate="%{y}<extra></extra>",
     )
+    made.update_layout(margin={"t": 8})
     made.update_yaxes(autorange="reversed")
     return made
-
-
-_TEXT_ROOM = 0.35
-"""Share of the axis that the texts beside the bars take."""
 
 
 def limit_line(made: go.Figure, level: float, label: str, **where: Any) -> None:

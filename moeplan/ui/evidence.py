@@ -86,7 +86,8 @@ def _counts(scores: Sequence[RecordScore], chosen: Sequence[RecordScore]) -> Non
     covered = sum(item.covered for item in chosen)
     frame.metrics(
         {
-            "Records": f"{len(chosen):,} of {len(scores):,}",
+            "Records": f"{len(chosen):,}",
+            "Of": f"{len(scores):,}",
             "Predicted": f"{covered:,}",
             "Your own": f"{len(own_records()):,}",
         }

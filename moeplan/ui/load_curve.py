@@ -173,7 +173,7 @@ def _plot(
             made.add_trace(_points(measured[index], curve, index, row), row, 1)
     _limit_lines(made, limits)
     _marks(made, crossings)
-    charts.lay_out(made, 900, hovermode="closest", legend={"y": -0.07})
+    charts.lay_out(made, 900, hovermode="closest")
     made.update_xaxes(type="log", tickvals=loads, ticktext=[f"{load:g}" for load in loads])
     made.update_xaxes(title_text=axis, row=3, col=1)
     made.update_yaxes(rangemode="tozero")

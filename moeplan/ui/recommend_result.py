@@ -11,7 +11,7 @@ from moeplan.cli.simulate import STATISTICS
 from moeplan.cli.traffic import TrafficOptions
 from moeplan.scenario import Scenario
 from moeplan.ui import charts, frame, state
-from moeplan.ui.figures import MS, escaped, text, time_text, trust, value
+from moeplan.ui.figures import MS, Figure, escaped, text, time_text, trust, value
 from moeplan.ui.state import Inputs, picked
 from moeplan.ui.tables import fields, save, table
 
@@ -83,12 +83,20 @@ def _figures(row: Row) -> None:
 
 def _latencies(winner: Row) -> None:
     rows = [
-        {"Latency": name} | {s: time_text(winner["latencies_s"][metric][s]) for s in STATISTICS}
+        {"Latency": name} | {s: _unbroken(winner["latencies_s"][metric][s]) for s in STATISTICS}
         for metric, name in LATENCIES.items()
     ]
-    steady = {"Latency": "TTFT after the first wave", "mean": time_text(winner["steady_ttft_s"])}
+    steady = {
+        "Latency": "TTFT after the first wave",
+        "mean": _unbroken(winner["steady_ttft_s"]),
+    }
     rows.insert(1, steady | dict.fromkeys(STATISTICS[1:], ""))
     st.table(rows)
+
+
+def _unbroken(figure: Figure) -> str:
+    """A time whose unit stays on its line."""
+    return time_text(figure).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _memory(memory: dict[str, Any]) -> None:

@@ -31,7 +31,8 @@ def table(
         return None
     extra = {"on_select": "rerun", "selection_mode": "single-row"} if select else {}
     shown = [{heading: _short(cell) for heading, cell in row.items()} for row in cells]
-    config = {name: _number_format(shown, name) for name in columns}
+    formats = {name: _number_format(shown, name) for name in columns}
+    config = {name: st.column_config.NumberColumn(format=f) for name, f in formats.items() if f}
     event = st.dataframe(shown, hide_index=True, key=f"table {name}", column_config=config, **extra)
     downloads(name, cells, rows)
     chosen = event.selection.rows if select else []
@@ -76,13 +77,18 @@ def _short(cell: Any) -> Any:
     return float(render.number(cell).replace(",", "")) if math.isfinite(cell) else None
 
 
-def _number_format(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
-    """As many decimals as the smallest number of a column needs for three digits."""
+def _number_format(rows: Sequence[Mapping[str, Any]], name: str) -> str | None:
+    """As many decimals as the smallest number of a column needs for three digits.
+
+    Columns of whole numbers get separators, those of text nothing.
+    """
+    if all(type(row[name]) is int for row in rows):
+        return "localized"
     found = [abs(row[name]) for row in rows if isinstance(row[name], float) and row[name]]
     if not found:
         return None
     decimals = min(max(2 - math.floor(math.log10(min(found))), 0), _MOST_DECIMALS)
-    return st.column_config.NumberColumn(format=f"%.{decimals}f" if decimals else "localized")
+    return f"%.{decimals}f" if decimals else "localized"
 
 
 _MOST_DECIMALS = 7

@@ -103,7 +103,7 @@ def _steps(steps: Columns) -> None:
             made.add_trace(_line(shown, name, label, index), row, 1)
             index += 1
     made.add_trace(_preemptions(steps), 1, 1)
-    charts.lay_out(made, 680, hovermode="x unified", legend={"y": -0.1})
+    charts.lay_out(made, 680, hovermode="x unified")
     made.update_xaxes(title_text="seconds after the start", row=len(PANELS), col=1)
     made.update_yaxes(rangemode="tozero")
     made.update_yaxes(tickformat=".0%", row=3, col=1)
