@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ import pytest
 from moeplan.cost.routing import distinct_experts
 from moeplan.hardware_specs import load_hardware
 from moeplan.validate.gpu.compare_steps import (
-    EVIDENCE,
     StepComparison,
     checked_sigma,
     compare_memory,
@@ -20,6 +20,7 @@ from moeplan.validate.gpu.compare_steps import (
 )
 from moeplan.validate.gpu.tables import load
 
+EVIDENCE = Path(__file__).parents[1] / "validate" / "evidence" / "2026-11-27-h100"
 HARDWARE = load_hardware()
 
 
@@ -82,8 +83,17 @@ def test_graphs_are_those_of_the_engine() -> None:
 
 
 def test_the_command_prints_every_table(capsys: pytest.CaptureFixture[str]) -> None:
-    main([])
+    main([str(EVIDENCE)])
     printed = capsys.readouterr().out
     for title in ("Steps", "Errors by kind of step", "Decode steps by engine", "Memory"):
         assert f"### {title}\n" in printed
     assert "| gpt-oss-120b mxfp4 | uniform | decode | 64 | 152 | 0 | 25.16 |" in printed
+
+
+def test_a_folder_without_steps_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([str(tmp_path)])
+    assert left.value.code == 2
+    assert str(tmp_path) in capsys.readouterr().err

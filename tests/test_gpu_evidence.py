@@ -10,7 +10,7 @@ from moeplan.validate.gpu import summarise
 from moeplan.validate.gpu.make_model import cut_layers, quantization_config, write_tokenizer
 from moeplan.validate.gpu.steps import read_steps, spread, steady_decodes
 
-EVIDENCE = Path(summarise.__file__).parents[1] / "evidence" / "2026-11-27-h100"
+EVIDENCE = Path(__file__).parents[1] / "validate" / "evidence" / "2026-11-27-h100"
 
 
 def _line(scheduled: float, returned: float, decodes: int, chunks: list[list[int]]) -> str:

@@ -1,6 +1,6 @@
 """Steps and memory of an evidence folder beside what moeplan predicts for the same engines.
 
-python -m moeplan.validate.gpu.compare_steps [EVIDENCE_DIR]
+python -m moeplan.validate.gpu.compare_steps EVIDENCE_DIR
 
 Engine settings, captured graph sizes and the routing that was checked are inputs; every constant is
 that of the shipped hardware data. Times are of one engine step, in seconds.
@@ -31,7 +31,6 @@ from moeplan.models.architecture import MoEFFN
 from moeplan.validate.gpu.tables import Record, load, table
 
 GIB = 2**30
-EVIDENCE = Path(__file__).parents[1] / "evidence" / "2026-11-27-h100"
 MAX_MODEL_LEN = 40960
 SETTINGS = EngineSettings(
     version="0.24.0",
@@ -273,8 +272,10 @@ def memory_table(engines: Sequence[MemoryComparison]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print all tables of one evidence folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("evidence", type=Path, nargs="?", default=EVIDENCE)
+    parser.add_argument("evidence", type=Path, help="for example validate/evidence/2026-11-27-h100")
     evidence, hardware = parser.parse_args(arguments).evidence, load_hardware()
+    if not (evidence / "steps.jsonl").is_file():
+        parser.error(f"{evidence} holds no steps.jsonl; name an evidence folder of the source tree")
     steps = compare_steps(evidence, hardware)
     for title, text in (
         ("Steps", step_table(steps)),
