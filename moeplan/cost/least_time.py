@@ -56,5 +56,3 @@ class LeastQuery:
     """Mean of that over all decode steps of all sequences."""
     usual: float
     """Sequences that decode together, about: where the estimates should be tight."""
-    resumed: bool
-    """Whether preempted sequences may get tokens from prefill steps instead of decode steps."""

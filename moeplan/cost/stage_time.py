@@ -89,10 +89,7 @@ class StageTimer:
         states = sum(per_sequence for _, per_sequence, _ in self._recurrent) * batches
         rows = np.array(self._rows)[batches]
         base = self._rising[batches] + rows + self._recurrent_seconds(0, 0) + self._small
-        if query.resumed:
-            lone = np.zeros(len(batches))
-        else:
-            lone = states + sum(price(kind) for kind in self._decode_attention)
+        lone = states + sum(price(kind) for kind in self._decode_attention)
         decode, prefill = base + lone, self._least_prefill(query.sizes)
         if not floors:
             return decode[1:], rows + np.where(batches > 0, lone, 0.0), prefill

@@ -37,7 +37,7 @@ from moeplan.cost.least_time import LeastQuery, LeastTimes
 from moeplan.cost.predictor import Prepared
 from moeplan.planner.chunks import chunk_steps
 from moeplan.planner.demand import Demand
-from moeplan.planner.running import may_preempt, most_running
+from moeplan.planner.running import Preemption, most_running, preemption
 from moeplan.planner.slo import STATISTICS
 from moeplan.simulation.metrics import distribution
 
@@ -88,7 +88,7 @@ class _Bounder:
         self.largest = most_running(prepared, demand)
         self.chunks = chunk_steps(prepared, demand.inputs, before, self.largest)
         self.counted = self.chunks.counted(demand.inputs, before)
-        self.resumed = may_preempt(prepared, demand, self.largest)
+        self.preemption = preemption(prepared, demand, self.largest)
         query = LeastQuery(
             largest=self.largest,
             sizes=self.chunks.sizes,
@@ -97,7 +97,6 @@ class _Bounder:
             shortest=demand.shortest_attended,
             mean=demand.mean_attended,
             usual=min(self.largest, demand.in_flight / self.replicas),
-            resumed=self.resumed,
         )
         self.by_step = prepared.timer.least_by_step(query)
         self.by_work = prepared.timer.least_by_work(query)
@@ -197,14 +196,23 @@ class _Bounder:
         """T ≥ ψ prompts + φ decodes + the stage's attention, by the best prices."""
         prices = self._prices(times)
         batches = np.arange(1, self.largest + 1)
-        token = np.outer(prices.stage, times.decode[stage] / batches)
-        token += np.outer(prices.request, times.step_decode)
-        token += np.outer(prices.pair, (batches - 1) / 2)
-        token_price = token.min(axis=1)
+        token_price = np.full(len(prices.stage), np.inf)
+        for preempting in self._preempting:
+            held, tokens = preempting.counted(batches)
+            token = np.outer(prices.stage, times.decode[stage])
+            token += np.outer(prices.request, held * times.step_decode)
+            token += np.outer(prices.pair, batches * (batches - 1) / 2)
+            token_price = np.minimum(token_price, (token / tokens).min(axis=1))
         step = self._step_costs(times, stage, prices, token_price)
         prompt_price = self.chunks.least_per_token(step)
         total = prompt_price * prompts + token_price * decodes + prices.stage * attention
         return float(total.max())
+
+    @property
+    def _preempting(self) -> tuple[Preemption, ...]:
+        """Kinds of steps: those that preempt nobody, and those that do."""
+        plain = Preemption(running=0, victims=0)
+        return (plain,) if self.preemption is None else (plain, self.preemption)
 
     def _prices(self, times: LeastTimes) -> _Prices:
         """Prices to try: shares of stage and request time, and of pairs where they count."""
@@ -225,7 +233,7 @@ class _Bounder:
         return (
             engine.mixed_prefill
             and not self.piped
-            and not self.resumed
+            and self.preemption is None
             and self.chunks.greedy
             and self.largest < engine.max_num_batched_tokens
         )
@@ -241,15 +249,18 @@ class _Bounder:
         stage_price, request_price, pair_price, token_price = (
             price[:, None, None] for price in (*prices, token_price)
         )
-        common = stage_price * seconds - token_price * most
         joined = pair_price * max(int(self.demand.outputs.max()) - 1, 1)
         costs = np.inf
         for ends in (np.ones(len(through)), self.chunks.most_ends):  # concave between them
             ends = ends[:, None]
-            held = riding + (0 if self.piped else ends)  # in a pipeline chunks may overlap
             worth = joined * (most * ends + ends * (ends - 1) / 2)
             worth = worth - pair_price * riding * (riding - 1) / 2
-            costs = np.minimum(costs, common + request_price * held * through - worth)
+            for preempting in self._preempting:
+                # In a pipeline chunks of a prompt may overlap.
+                held, _ = preempting.counted(riding + (0 if self.piped else ends))
+                _, tokens = preempting.counted(most)
+                cost = stage_price * seconds + request_price * held * through
+                costs = np.minimum(costs, cost - token_price * tokens - worth)
         costs = costs.min(axis=-1)
         return np.where(prices.pair[:, None] > 0, costs, np.maximum(costs, 0.0))
 

@@ -12,7 +12,7 @@ from moeplan.hardware_specs.schema import Hardware
 from moeplan.planner.bounds import Bounds, bounds
 from moeplan.planner.candidates import Refusals
 from moeplan.planner.demand import Demand
-from moeplan.planner.running import may_preempt, most_running
+from moeplan.planner.running import most_running, preemption
 from moeplan.planner.twins import alone, twins
 from moeplan.simulation.workload import Workload
 
@@ -87,7 +87,7 @@ def _behaviour(prepared: Prepared, demand: Demand) -> tuple:
     deployment, engine = prepared.deployment, prepared.engine
     budget, seqs = engine.max_num_batched_tokens, engine.max_num_seqs
     running = most_running(prepared, demand)
-    if not may_preempt(prepared, demand, running) and running == min(demand.in_flight, seqs):
+    if preemption(prepared, demand, running) is None and running == min(demand.in_flight, seqs):
         budget = min(budget, demand.in_flight * demand.longest)
         seqs = min(seqs, demand.in_flight)
     checkpoint = deployment.checkpoint

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+
 from moeplan.cost.kv_layout import KVGroup
 from moeplan.cost.predictor import Prepared
 from moeplan.planner.demand import Demand
@@ -17,18 +21,41 @@ def most_running(prepared: Prepared, demand: Demand) -> int:
     return max(limit, 1)
 
 
-def may_preempt(prepared: Prepared, demand: Demand, running: int) -> bool:
-    """Whether that many running sequences may run out of blocks.
+@dataclass(frozen=True, slots=True)
+class Preemption:
+    """What is sure about steps in which an engine runs out of blocks."""
+
+    running: int
+    """Sequences that run before such a step at least."""
+    victims: int
+    """Sequences that it preempts at most."""
+
+    def counted(self, sequences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Requests held by such a step of so many sequences, and tokens that count for it.
+
+        A preempted sequence gets one token from the prefill that resumes it, which counts here.
+        """
+        able = sequences >= self.running - self.victims - 1  # one more may prefill
+        held = np.where(able, np.maximum(sequences, self.running), sequences)
+        return held, sequences + self.victims * able
+
+
+def preemption(prepared: Prepared, demand: Demand, running: int) -> Preemption | None:
+    """Steps that preempt while up to that many sequences run; None where there are none.
 
     A windowed group holds tokens beyond the windows: those of the steps in flight, and of the one
-    before them, which are given back late.
+    before them, which are given back late. The last sequence goes first: it may have just begun,
+    or be the one that asks; the others free at least what their prompts hold.
     """
     engine, groups = prepared.engine, prepared.kv.groups
     late = engine.max_num_batched_tokens * (engine.max_concurrent_batches + 1)
     windowed = [group for group in groups if group.kind in ("sliding", "chunked")]
-    needed = running * sum(_most_of_group(group, demand.longest) for group in groups)
-    needed += sum(-(-late // group.block_size) for group in windowed)
-    return needed > _usable_blocks(prepared)
+    spare = _usable_blocks(prepared) - sum(-(-late // group.block_size) for group in windowed)
+    enough = max(spare, 0) // sum(_most_of_group(group, demand.longest) for group in groups)
+    if running <= enough:
+        return None
+    victims = 2 + -(-len(groups) * running // _least_blocks(prepared, demand))
+    return Preemption(enough + 1, victims)
 
 
 def _usable_blocks(prepared: Prepared) -> int:

@@ -279,7 +279,7 @@ def _usual_share(prepared: Prepared) -> float:
     placement = prepared.deployment.placement
     if placement.pp > 1:
         return 0.8
-    return 0.95 if placement.replicas & (placement.replicas - 1) == 0 else 0.9
+    return 0.95 if placement.replicas & (placement.replicas - 1) == 0 else 0.8
 
 
 def _ranked(candidates: list[Candidate]) -> list[Candidate]:
