@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moeplan.errors import InputError
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 
 def check_plot_path(path: Path | None) -> None:
@@ -49,27 +52,56 @@ def save_load_curve(data: dict[str, Any], path: Path) -> None:
 
 
 def save_pareto(data: dict[str, Any], path: Path) -> None:
-    """Every simulated deployment, tok/s a GPU against tok/s a user, and the front."""
+    """`pareto_figure` as one page without further files."""
+    pareto_figure(data).write_html(path, include_plotlyjs=True)
+
+
+def pareto_figure(data: dict[str, Any]) -> Figure:
+    """Every simulated deployment, tok/s a GPU against tok/s a user, and the front.
+
+    A placement is named once on the front, at its fastest variant for a user.
+    """
     from plotly.graph_objects import Figure
 
     figure = Figure()
-    for name, mode in (("simulated", "markers"), ("front", "lines+markers")):
+    several = len({row["checkpoint"] for row in data["simulated"]}) > 1
+    for name, label, mode in (
+        ("simulated", "simulated", "markers"),
+        ("front", "Pareto front", "lines+markers+text"),
+    ):
         rows = sorted(data[name], key=lambda row: row["tok_s_per_user"].value)
+        names = [row["placement"] for row in rows]
+        if several:
+            names = [f"{row['checkpoint']} {row['placement']}" for row in rows]
         figure.add_scatter(
             x=[_value(row["tok_s_per_user"]) for row in rows],
             y=[_value(row["output_tok_s_per_gpu"]) for row in rows],
-            text=[f"{row['checkpoint']} {row['placement']}" for row in rows],
+            text=names if name == "simulated" else _without_repeats(names),
+            textposition="top right",
             mode=mode,
-            name={"simulated": "simulated", "front": "Pareto front"}[name],
+            name=label,
+            cliponaxis=False,
         )
-    deployment = data["winner"]["deployment"]
     figure.update_layout(
         template="plotly_white",
-        title=f"{deployment['model']} on up to {deployment['gpus']}× {deployment['device']}",
-        xaxis_title="tok/s a user",
-        yaxis_title="tok/s a GPU",
+        title=_pareto_title(data),
+        xaxis_title="output tok/s a user (1 / mean TPOT)",
+        yaxis_title="output tok/s a GPU",
     )
-    figure.write_html(path, include_plotlyjs=True)
+    return figure
+
+
+def _pareto_title(data: dict[str, Any]) -> str:
+    deployment, workload = data["winner"]["deployment"], data["workload"]
+    where = f"{deployment['model']} on up to {deployment['gpus']}× {deployment['device']}"
+    lengths = f"{workload['input_tokens']:,} in / {workload['output_tokens']:,} out"
+    load = workload.get("concurrency")
+    return f"{where}, {lengths}" + (f", {load} in flight" if load else "")
+
+
+def _without_repeats(names: list[str]) -> list[str]:
+    """Names, each only where it occurs last."""
+    return ["" if name in names[i + 1 :] else name for i, name in enumerate(names)]
 
 
 def _value(figure: Any) -> float | None:
