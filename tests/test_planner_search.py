@@ -119,12 +119,12 @@ def test_counts_add_up():
         assert counts.built == refused + counts.duplicates + counts.screened + counts.simulated
         assert not exhaustive or counts.screened == 0
     # 11 placements, two KV formats, two budgets
-    assert len(list(placements(4, 4))) == 11
+    assert len(list(placements([4]))) == 11
     assert counts.built == 11 * 2 * 2
 
 
 def test_placements_are_powers_of_two_times_any_replicas():
-    found = set(placements(8, 8))
+    found = set(placements([8]))
     assert len(found) == 26
     assert Placement(tp=1, replicas=7) in found
     assert all(p.gpus <= 8 for p in found)
@@ -132,10 +132,19 @@ def test_placements_are_powers_of_two_times_any_replicas():
 
 
 def test_a_replica_takes_whole_nodes_or_a_part_of_one():
-    across = set(placements(6, 3))
-    assert Placement(tp=2) in across
+    across = set(placements([3, 3]))
+    assert Placement(tp=2, replicas=2) in across
+    assert Placement(tp=2, replicas=3) not in across
     assert Placement(tp=4) not in across
-    assert {str(p) for p in placements(2, 1)} == {"TP1", "2×TP1", "TP1 PP2", "TP2"}
+    assert {str(p) for p in placements([1, 1])} == {"TP1", "2×TP1", "TP1 PP2", "TP2"}
+    assert Placement(tp=8, pp=2) in set(placements([8, 8, 4]))
+    assert Placement(tp=4, replicas=5) in set(placements([8, 8, 4]))
+
+
+def test_pinned_numbers_need_no_power_of_two():
+    assert [str(p) for p in placements([8], tp=1, pp=3)] == ["TP1 PP3", "2×TP1 PP3"]
+    assert [str(p) for p in placements([8], tp=4, replicas=2)] == ["2×TP4"]
+    assert not list(placements([8], tp=16))
 
 
 def test_refusals_name_rule_and_example():

@@ -178,12 +178,12 @@ def _placements(plan: PlanOptions, cluster: Cluster) -> tuple[Placement, ...] | 
     pins = {n: getattr(plan, n) for n in ("tp", "pp", "replicas") if getattr(plan, n)}
     if not pins:
         return None
-    per_node = cluster.nodes[0].devices
-    found = tuple(placements(cluster.devices, per_node, **pins))
+    nodes = [node.devices for node in cluster.nodes]
+    found = tuple(placements(nodes, **pins))
     if not found:
         text = ", ".join(f"{name} {value}" for name, value in pins.items())
         raise InputError(
-            f"{text}: no placement on {cluster.devices} GPUs, {per_node} a node; raise --gpus or "
-            "lower them"
+            f"{text}: no placement on {sum(nodes)} GPUs, up to {max(nodes)} a node; raise --gpus "
+            "or lower them"
         )
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from moeplan.deployment import Cluster, Deployment, EngineSettings, Placement, Router
@@ -48,27 +48,34 @@ class Refusals:
 
 
 def placements(
-    gpus: int,
-    gpus_per_node: int,
+    nodes: Sequence[int],
     *,
     tp: int | None = None,
     pp: int | None = None,
     replicas: int | None = None,
 ) -> Iterator[Placement]:
-    """Every TP × PP × replicas of up to `gpus` GPUs, or those with the numbers that are given.
+    """Every TP × PP × replicas on nodes of so many GPUs, or those with the numbers that are given.
 
     Ranks and stages otherwise in powers of two (vLLM's custom all-reduce and FlashInfer serve 2, 4,
     8); a replica either fits in one node or takes whole nodes.
     """
+    gpus = sum(nodes)
     for ranks in [tp] if tp else _powers_of_two(gpus):
         for stages in [pp] if pp else _powers_of_two(gpus // ranks):
-            size = ranks * stages
-            if size > gpus_per_node and size % gpus_per_node:
-                continue
-            most = gpus // size
-            for copies in range(1, most + 1) if not replicas else [replicas]:
+            most = _most_replicas(nodes, ranks * stages)
+            for copies in [replicas] if replicas else range(1, most + 1):
                 if copies <= most:
                     yield Placement(tp=ranks, pp=stages, replicas=copies)
+
+
+def _most_replicas(nodes: Sequence[int], size: int) -> int:
+    """Replicas of so many GPUs that the nodes hold."""
+    largest = max(nodes)
+    if size <= largest:
+        return sum(node // size for node in nodes)
+    if size % largest:
+        return 0
+    return sum(node == largest for node in nodes) // (size // largest)
 
 
 def _powers_of_two(limit: int) -> Iterator[int]:
@@ -90,7 +97,7 @@ def build_candidates(
 
     `in_flight` requests are open at once at most.
     """
-    options = space.placements or tuple(placements(cluster.devices, cluster.nodes[0].devices))
+    options = space.placements or tuple(placements([node.devices for node in cluster.nodes]))
     for checkpoint in space.checkpoints:
         for placement in options:
             if placement.replicas > in_flight:
