@@ -64,6 +64,7 @@ def _as_given(settings: EngineSettings) -> dict[str, object]:
         "--num-gpu-blocks-override": settings.num_gpu_blocks_override,
         "--block-size": settings.block_size,
         "--long-prefill-token-threshold": settings.long_prefill_token_threshold or None,
+        "--watermark": settings.watermark or None,
         "--enforce-eager": settings.enforce_eager,
         "--disable-hybrid-kv-cache-manager": settings.disable_hybrid_kv_cache_manager,
     }
