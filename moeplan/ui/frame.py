@@ -36,8 +36,7 @@ def refusals() -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(named(str(error)).split())
-    return text[:1].upper() + text[1:]
+    return " ".join(named(str(error)).split())
 
 
 def on_the_command_line(lines: Sequence[str]) -> None:

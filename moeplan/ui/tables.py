@@ -87,7 +87,8 @@ def _number_format(rows: Sequence[Mapping[str, Any]], name: str) -> str | None:
     found = [abs(row[name]) for row in rows if isinstance(row[name], float) and row[name]]
     if not found:
         return None
-    decimals = min(max(2 - math.floor(math.log10(min(found))), 0), _MOST_DECIMALS)
+    most = _MOST_DECIMALS if max(found) < 100 else 2
+    decimals = min(max(2 - math.floor(math.log10(min(found))), 0), most)
     return f"%.{decimals}f" if decimals else "localized"
 
 

@@ -82,7 +82,7 @@ def _step(data: dict[str, Any]) -> None:
 _OPERATORS: dict[str, Any] = {
     "stage": lambda row: row["stage"],
     "operator": lambda row: row["name"],
-    "times": lambda row: row["count"],
+    "times": lambda row: round(row["count"]),
     "MB": lambda row: row["bytes"] / 1e6,
     "GFLOP": lambda row: row["flops"] / 1e9,
     "µs": lambda row: row["seconds"] * MICRO,
