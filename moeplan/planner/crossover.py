@@ -24,20 +24,27 @@ def crossovers(
 
     Values must be above 0; None leaves a gap.
     """
-    gaps = [
-        math.log(a / b) if a and b else None for a, b in zip(first, second, strict=True)
-    ]
     found = []
-    for i in range(len(loads) - 1):
-        before, after = gaps[i], gaps[i + 1]
-        if before is None or after is None or before * after >= 0:
+    before: tuple[_Point, float] | None = None
+    for load, a, b in zip(loads, first, second, strict=True):
+        if not a or not b:
+            before = None
             continue
-        share = before / (before - after)
-        load = _between(loads[i], loads[i + 1], share)
-        found.append(Crossover(load, _between(first[i], first[i + 1], share), int(after < 0)))
+        here, gap = (load, a), math.log(a / b)
+        if before is not None and before[1] * gap < 0:
+            share = before[1] / (before[1] - gap)
+            found.append(Crossover(*_between(before[0], here, share), above=int(gap < 0)))
+        if gap or before is None:  # where they touch, the next point tells whether they cross
+            before = here, gap
     return found
 
 
-def _between(low: float | None, high: float | None, share: float) -> float:
-    assert low and high
-    return math.exp(math.log(low) * (1 - share) + math.log(high) * share)
+_Point = tuple[float, float]
+
+
+def _between(low: _Point, high: _Point, share: float) -> _Point:
+    load, level = (
+        math.exp(math.log(a) * (1 - share) + math.log(b) * share)
+        for a, b in zip(low, high, strict=True)
+    )
+    return load, level
