@@ -80,9 +80,8 @@ def _replica(inputs: Inputs, data: dict[str, Columns]) -> int:
     known = sorted(set(data["steps"]["replica"]))
     if len(known) < 2:
         return known[0]
-    return st.segmented_control(
-        "Replica", known, default=known[0], required=True, key=inputs.key("replica shown")
-    )
+    key = inputs.key("replica shown")
+    return st.segmented_control("Replica", known, default=known[0], key=key) or known[0]
 
 
 def _of(columns: Columns, replica: int) -> Columns:
