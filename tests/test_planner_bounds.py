@@ -67,7 +67,7 @@ def engines(draw) -> EngineSettings:
         mixed_prefill=draw(st.sampled_from([None, None, False])),
         enforce_eager=draw(st.sampled_from([False, False, True])),
         long_prefill_token_threshold=draw(st.sampled_from([0, 0, 0, 128])),
-        num_gpu_blocks_override=draw(st.sampled_from([None, None, 400, 1500])),
+        num_gpu_blocks_override=draw(st.sampled_from([None, None, 150, 400, 1500])),
     )
 
 

@@ -28,14 +28,15 @@ class Option:
 class Feasible:
     """What came of all deployments that were built for one workload."""
 
-    def __init__(self, workload: Workload, hardware: Hardware):
+    def __init__(self, workload: Workload, hardware: Hardware, *, whole_loops: bool):
+        """`whole_loops` as in `bounds`."""
         self.options: list[Option] = []
         self.refusals = Refusals()
         self.duplicates = 0
         self.least_missing: DoesNotFitError | None = None
         """The refusal that lacks the fewest GiB."""
         self.demand = Demand.of(workload)
-        self._workload = workload
+        self._workload, self._whole_loops = workload, whole_loops
         self._shares = {1: self.demand}
         self._preparer = Preparer(hardware, workload.longest_tokens, workload.routing_sigma)
         self._known: set[tuple] = set()
@@ -70,7 +71,8 @@ class Feasible:
             return
         self._known.add(key)
         one = alone(prepared) if parts > 1 else prepared
-        self.options.append(Option(prepared, bounds(one, demand).times(parts)))
+        found = bounds(one, demand, whole_loops=self._whole_loops).times(parts)
+        self.options.append(Option(prepared, found))
 
     def _share(self, parts: int) -> Demand:
         if parts not in self._shares:

@@ -66,7 +66,8 @@ class _Search:
         self.cost = hourly_cost(hardware, request.cluster.nodes[0].device, request.pricing)
         self.done: dict[int, Candidate] = {}
         self.seen = self.unserved = 0
-        self.feasible = Feasible(request.workload, hardware)
+        ends = request.objective == "latency" or any(x.metric == "e2e" for x in request.limits)
+        self.feasible = Feasible(request.workload, hardware, whole_loops=ends)
         if request.objective == "cost" and self.cost is None:
             raise InputError(
                 f"objective is cost, but no price of {request.cluster.nodes[0].device} is known; "
