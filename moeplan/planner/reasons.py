@@ -11,7 +11,7 @@ from moeplan.planner.objective import Objective
 from moeplan.planner.recommendation import Candidate
 from moeplan.planner.slo import Limit
 
-WAITING = "waiting while others prefill"
+WAITING = "waiting for prefills and other batches"
 _SAME = 0.005
 """Relative difference below which two figures read as equal."""
 
