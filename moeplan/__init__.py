@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from moeplan.version import __version__
+from moeplan.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from moeplan.deployment import Cluster, Deployment
@@ -23,7 +23,6 @@ __all__ = [
     "Cluster",
     "Deployment",
     "Workload",
-    "__version__",
     "load_model",
     "recommend",
     "simulate",
