@@ -34,6 +34,8 @@ class Touched:
     calls: int
     distinct: float
     expected: float
+    standard_error: float = 0.0
+    """Of `distinct`, over the router calls."""
 
     @property
     def off(self) -> float:
@@ -58,7 +60,7 @@ class RoutingCheck:
             f"routing: {t.distinct:.1f} experts touched by {t.batch_tokens} tokens, "
             f"{t.expected:.1f} expected"
             for t in self.touched
-            if abs(t.off) > TOLERANCE
+            if abs(t.distinct - t.expected) > TOLERANCE * t.expected + 3 * t.standard_error
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -100,7 +102,9 @@ def touched_experts(distinct: dict[str, list[int]], moe: MoEFFN, sigma: float) -
             expected = distinct_experts(
                 moe.num_experts, moe.num_experts_per_tok, sigma, float(size)
             )
-            found.append(Touched(size, len(counts), float(np.mean(counts)), float(expected)))
+            error = float(np.std(counts) / np.sqrt(len(counts)))
+            mean = float(np.mean(counts))
+            found.append(Touched(size, len(counts), mean, float(expected), error))
     return found
 
 
