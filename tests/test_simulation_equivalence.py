@@ -177,3 +177,22 @@ def test_macro_steps_equal_single_steps_in_pipelines(
     macro = run([piped], "round-robin", workload)
     assert_same(macro, run([piped], "round-robin", workload, macro=False))
     assert not np.isnan(macro.finish_s).any()
+
+
+def test_a_window_that_still_covers_a_prompt_counts_in_a_pipeline() -> None:
+    """A stretch must not begin while a request's window holds blocks of its last chunk."""
+    workload = Workload(
+        arrivals="offline",
+        num_prompts=9,
+        input_tokens=11,
+        output_tokens=16,
+        input_range=(0.3, 1.6),
+        output_range=(0.2, 1.8),
+        seed=427,
+    )
+    groups = (KVGroup("full", 4), KVGroup("sliding", 4, 13))
+    settings = SchedulerSettings(23, 4, pipeline_parallel_size=3)
+    replica = ReplicaSpec(PipelineTimer(3), KVCacheSpec(29, 4, groups, 46), settings)
+    macro = run([replica], "round-robin", workload)
+    assert macro.preemptions.sum() > 0
+    assert_same(macro, run([replica], "round-robin", workload, macro=False))

@@ -36,6 +36,8 @@ class PipelinedScheduler(SchedulerBase):
         running = self.running
         if not running or self._prefills or not all(r.decoding for r in running):
             return 0
+        if any(r.chunk_start != r.computed - 1 for r in running):
+            return 0  # windows of who just left a prompt still cover its last chunk
         cohorts = self.cohorts()
         turns = len(cohorts)
         stages = self.settings.pipeline_parallel_size
