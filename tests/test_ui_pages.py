@@ -100,6 +100,7 @@ def test_machines_of_several_kinds_are_searched_apart():
         ({"gpus": "many"}, "whole number"),
         ({"model": "gpt-9"}, "none of the choices"),
         ({"device": "abacus"}, "none of the choices"),
+        ({"model": "/etc/hostname"}, "none of the choices"),
     ],
 )
 def test_refusals_are_one_line_that_helps(words, says):

@@ -129,7 +129,7 @@ def _calibration(inputs: Inputs) -> None:
         "constant from another."
     )
     st.code("moeplan validate plan … && moeplan validate run plan.toml\nmoeplan calibrate runs",
-            language="bash")  # fmt: skip
+            language=None)  # fmt: skip
     key = inputs.key("calibration file")
     st.file_uploader("Calibration file", type="json", key=key, on_change=_take, args=(key,))
     problem = st.session_state.get("calibration problem")

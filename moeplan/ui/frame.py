@@ -42,7 +42,7 @@ def _line(error: Exception) -> str:
 def on_the_command_line(lines: Sequence[str]) -> None:
     """The commands that print what the page shows."""
     with st.expander("The same on the command line", icon=":material/terminal:"):
-        st.code("\n".join(lines), language="bash", wrap_lines=True)
+        st.code("\n".join(lines), language=None, wrap_lines=True)
         st.caption("Add `--json` for the same figures as data.")
 
 

@@ -200,7 +200,7 @@ def _counts(counts: dict[str, Any]) -> None:
 def _launch(winner: Row) -> None:
     st.subheader("Start it")
     script = "\n".join(winner["commands"])
-    st.code(script, language="bash", wrap_lines=True)
+    st.code(script, language=None, wrap_lines=True)
     save("Shell script", f"#!/usr/bin/env bash\n{script}\n", "start.sh", "text/x-shellscript")
 
 

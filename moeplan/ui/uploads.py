@@ -56,8 +56,12 @@ def _take(inputs: Inputs, name: str, file_name: str, most: int) -> None:
     key = inputs.key(f"{name} file")
     file = st.session_state[key]
     st.session_state[_problem(key)] = None
+    if not inputs.get(name).startswith(UPLOAD_MARK):
+        st.session_state[f"{key} before"] = inputs.get(name)
+    inputs.put(name, st.session_state[f"{key} before"])
     try:
-        inputs.put(name, keep(file, file_name, most) if file else None)
+        if file:
+            inputs.put(name, keep(file, file_name, most))
     except InputError as error:
         st.session_state[_problem(key)] = str(error)
 

@@ -130,13 +130,13 @@ def _wait_for(address: str) -> None:
 
 @pytest.fixture(scope="session")
 def chromium():
-    """A headless browser."""
+    """A headless browser; its pages share what they load, as tabs do."""
     playwright = pytest.importorskip("playwright.sync_api")
     if not CHROMIUM.exists():
         pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
+        yield browser.new_context(accept_downloads=True)
         browser.close()
 
 
@@ -146,12 +146,9 @@ def open_page(request, chromium, planner):
     opened = []
 
     def new(path: str = "", width: int = 1280, height: int = 900, scheme: str = "light"):
-        context = chromium.new_context(
-            viewport={"width": width, "height": height},
-            color_scheme=scheme,
-            accept_downloads=True,
-        )
-        page = context.new_page()
+        page = chromium.new_page()
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=scheme)
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(f"script error: {error}"))
         page.on("requestfailed", lambda sent: _note_outside(faults, sent.url, planner))
@@ -164,7 +161,7 @@ def open_page(request, chromium, planner):
     if failed is None or failed.failed:
         _keep_pictures(request.node.name, [page for page, _ in opened])
     for page, _ in opened:
-        page.context.close()
+        page.close()
     assert [fault for _, faults in opened for fault in faults] == []
 
 
