@@ -19,13 +19,17 @@ if os.environ.get("CI"):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave real vLLM out unless it is asked for: its environment takes minutes to install."""
-    if "vllm" in config.option.markexpr or os.environ.get(NAMED):
-        return
-    skip = pytest.mark.skip(reason=f"needs vLLM's CPU build: run with -m vllm, or set {NAMED}")
+    """Leave real vLLM and the browser out unless they are asked for: both take minutes."""
+    asked = config.option.markexpr
+    reasons = {}
+    if "vllm" not in asked and not os.environ.get(NAMED):
+        reasons["vllm"] = f"needs vLLM's CPU build: run with -m vllm, or set {NAMED}"
+    if "browser" not in asked:
+        reasons["browser"] = "drives Chromium: run with -m browser"
     for item in items:
-        if "vllm" in item.keywords:
-            item.add_marker(skip)
+        for marker, reason in reasons.items():
+            if marker in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")
