@@ -114,7 +114,7 @@ def cpu_seconds(code: str) -> float:
 
     def once(text: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", text], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-P", "-c", text], check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
