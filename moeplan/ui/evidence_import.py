@@ -21,7 +21,6 @@ from moeplan.ui.state import Inputs
 from moeplan.ui.tables import save, table
 from moeplan.ui.uploads import keep, kept, named, path_of
 
-FACTS = ("architecture", "hardware", "gpus", "weight_format", "tp")
 FORMATS = ("bf16", "fp8", "nvfp4", "mxfp4", "int4")
 NOT_SAID = "as the file says"
 
@@ -37,8 +36,7 @@ def show(inputs: Inputs) -> None:
         )
         if st.form_submit_button("Import", icon=":material/upload:"):
             _import(files, facts)
-            if not st.session_state["import problems"]:
-                st.rerun()
+            st.rerun()  # the counts above are of before
     for problem in st.session_state.get("import problems", []):
         st.error(escaped(problem))
     _own()
@@ -73,8 +71,11 @@ def _import(files: list[UploadedFile], facts: list[str]) -> None:
             problems.append(named(str(error)))
             continue
         problems += faults
-        own_records().extend(record for record in found if record.id not in known)
-        st.session_state.setdefault("imported", []).append((file.name, facts))
+        new = [record for record in found if record.id not in known]
+        known |= {record.id for record in new}
+        own_records().extend(new)
+        if new:
+            st.session_state.setdefault("imported", []).append((file.name, facts))
     st.session_state["import problems"] = problems
 
 

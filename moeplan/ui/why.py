@@ -54,7 +54,8 @@ def _form(inputs: Inputs) -> None:
     inputs.put("what_helps", "True")
     st.subheader("Step")
     ladder(inputs, "batch", "Sequences that decode", BATCHES)
-    ladder(inputs, "context", "Tokens in the cache of each", CONTEXTS)
+    start = StepOptions.model_fields["context"].default
+    ladder(inputs, "context", "Tokens in the cache of each", CONTEXTS, start)
     option(inputs, StepOptions, "prefill", "Prefill tokens in the same step")
     st.subheader("Deployment")
     forms.deployment_inputs(inputs)

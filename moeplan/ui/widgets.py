@@ -72,11 +72,16 @@ def text(inputs: Inputs, name: str, label: str, **extra: Any) -> str:
     return inputs.get(name)
 
 
-def ladder(inputs: Inputs, name: str, label: str, rungs: Iterable[int], **extra: Any) -> None:
-    """A slider over whole numbers that grow by steps; a linked value between them joins."""
-    rungs = set(rungs)
+def ladder(
+    inputs: Inputs, name: str, label: str, rungs: Iterable[int], start: int = 1, **extra: Any
+) -> None:
+    """A slider over whole numbers that grow by steps; a linked value between them joins.
+
+    `start` is the default of the command line.
+    """
+    rungs = {*rungs, start}
     given = inputs.get(name)
-    value = int(given) if given.isascii() and given.isdigit() and int(given) else min(rungs)
+    value = int(given) if given.isascii() and given.isdigit() and int(given) else start
     key = _begin(inputs, name, value)
     rungs.add(int(st.session_state[key]))
     st.select_slider(label, sorted(rungs), key=key, format_func=lambda n: f"{n:,}", **extra)

@@ -80,6 +80,28 @@ def test_evidence_equals_the_score_and_takes_results(open_page, tmp_path):
     _import_results(page)
 
 
+RESULT = {
+    "date": "20260911-101530",
+    "backend": "vllm",
+    "model_id": "openai/gpt-oss-20b",
+    "num_prompts": 8,
+    "request_rate": "inf",
+    "burstiness": 1.0,
+    "max_concurrency": 4,
+    "duration": 4.0,
+    "completed": 8,
+    "failed": 0,
+    "total_input_tokens": 8 * 1000,
+    "total_output_tokens": 8 * 200,
+    "request_throughput": 2.0,
+    "output_throughput": 400.0,
+    "total_token_throughput": 2400.0,
+    "mean_ttft_ms": 50.0,
+    "mean_tpot_ms": 9.0,
+}
+"""What `vllm bench serve --save-result` writes, in part."""
+
+
 def _import_results(page) -> None:
     files = page.locator('input[type="file"]')
     broken = {"name": "run.json", "mimeType": "application/json", "buffer": b'{"x": 1}'}
@@ -88,6 +110,19 @@ def _import_results(page) -> None:
     line = page.alert("no known result format")
     assert "run.json" in line
     assert "/tmp" not in line
+    for label, word in (("Model", "gpt-oss-20b"), ("GPU", "h100_sxm"), ("Weights", "mxfp4")):
+        box = page.get_by_test_id("stForm").get_by_role("combobox", name=label, exact=True)
+        box.click()
+        box.fill(word)
+        page.get_by_role("option", name=word, exact=True).click()
+    good = broken | {"name": "mine.json", "buffer": json.dumps(RESULT).encode()}
+    files.first.set_input_files(good)
+    page.get_by_role("button", name="Import").click()
+    page.get_by_role("button", name="Forget them").wait_for(timeout=WAIT_MS)
+    assert page.metrics()["Your own"] == "1"
+    (kept,) = (json.loads(line) for line in page.saved("Run records").splitlines())
+    assert (kept["architecture"], kept["hardware"]) == ("gpt-oss-20b", "h100_sxm")
+    assert "mine.json" in page.commands()[0]
 
 
 @pytest.mark.parametrize("name", PAGES)
