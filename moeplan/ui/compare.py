@@ -51,7 +51,7 @@ def page() -> None:
         if ran:
             _show(ran)
         table("Comparison", rows, _COLUMNS)
-        frame.on_the_command_line([_command(inputs)])
+    frame.on_the_command_line([_command(inputs)])
 
 
 def _form(inputs: Inputs) -> None:

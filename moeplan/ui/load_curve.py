@@ -53,11 +53,10 @@ def page() -> None:
     frame.title("Load curve", "How do throughput and latency change with the load?")
     with frame.refusals():
         frame.sidebar(_form, inputs)
-        asked = _asked(inputs)
-        curves = _curves(asked)
+        curves = _curves(_asked(inputs))
         if curves:
             _show(inputs, curves)
-        frame.on_the_command_line([command_line("simulate", words) for words in asked])
+    frame.on_the_command_line([command_line("simulate", words) for words in _asked(inputs)])
 
 
 def _adopt(inputs: Inputs) -> None:

@@ -37,7 +37,8 @@ def page() -> None:
     frame.title("Recommend", "Which deployment of a model serves a workload best on some GPUs?")
     with frame.refusals():
         frame.sidebar(_form, inputs)
-        _results(inputs)
+        _results(inputs, machines(inputs))
+    frame.on_the_command_line([command_line("recommend", words) for words in machines(inputs)])
 
 
 def _form(inputs: Inputs) -> None:
@@ -58,14 +59,11 @@ def _form(inputs: Inputs) -> None:
         forms.engine_inputs(inputs)
 
 
-def _results(inputs: Inputs) -> None:
-    asked = machines(inputs)
-    lines = [command_line("recommend", words) for words in asked]
+def _results(inputs: Inputs, asked: Sequence[dict[str, str]]) -> None:
     if len(asked) == 1:
         show_one(inputs, answer("recommend", asked[0]), asked[0])
     else:
         _show_several(inputs, asked)
-    frame.on_the_command_line(lines)
 
 
 def _show_several(inputs: Inputs, asked: Sequence[dict[str, str]]) -> None:
