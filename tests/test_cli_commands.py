@@ -6,31 +6,13 @@ import json
 import math
 
 import pytest
-from typer.testing import CliRunner
+from support.cli import refuse, run, squeezed
 
-from moeplan.cli import app
 from moeplan.models import list_models
 from moeplan.planner.objective import TIE
 from moeplan.records.published import published_files
 
-runner = CliRunner()
 GPT = ["gpt-oss-120b", "--device", "h100_sxm"]
-
-
-def run(*arguments: str, code: int = 0):
-    result = runner.invoke(app, list(arguments))
-    assert result.exit_code == code, result.output
-    return result
-
-
-def refuse(*arguments: str, code: int = 2) -> str:
-    """The one line that a refusal prints, after whatever progress there was."""
-    result = run(*arguments, code=code)
-    assert result.stdout == ""
-    *progress, line = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert all(text.endswith("%") for text in progress)
-    return line
 
 
 def read_json(*arguments: str):
@@ -38,11 +20,6 @@ def read_json(*arguments: str):
         raise AssertionError(f"{name} in JSON")
 
     return json.loads(run(*arguments, "--json").stdout, parse_constant=no_constant)
-
-
-def squeezed(text: str) -> str:
-    """Printed text without its layout, so that no test depends on a terminal's width."""
-    return " ".join(text.split())
 
 
 class TestModels:

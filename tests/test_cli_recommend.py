@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from typer.testing import CliRunner
+from support.cli import refuse, run, squeezed
 
 import moeplan
-from moeplan.cli import app
 from moeplan.planner.search import recommend
 
-runner = CliRunner()
 SMALL = (
     *("recommend", "gpt-oss-20b", "--device", "h100_sxm", "--gpus", "4"),
     *("--input", "600", "--output", "32", "--concurrency", "8"),
@@ -22,24 +20,8 @@ SPARKS = (
 )
 
 
-def run(*arguments: str, code: int = 0):
-    result = runner.invoke(app, list(arguments))
-    assert result.exit_code == code, result.output
-    return result
-
-
-def refuse(*arguments: str, code: int = 2) -> str:
-    result = run(*arguments, code=code)
-    assert result.stdout == ""
-    return result.stderr.splitlines()[-1]
-
-
 def answer(*arguments: str) -> dict:
     return json.loads(run(*arguments, "--json").stdout)
-
-
-def squeezed(text: str) -> str:
-    return " ".join(text.split())
 
 
 def test_python_has_it_too():

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from support.deployments import deployment
 
 from moeplan.cost.engine import resolve_engine
 from moeplan.cost.kv_groups import kv_plan
 from moeplan.cost.kv_layout import kv_capacity
 from moeplan.cost.memory import gib, memory_map
-from moeplan.deployment import Cluster, Deployment, EngineSettings, Node, Placement
 from moeplan.hardware_specs import load_hardware
-from moeplan.models import load_model
 from moeplan.models.architecture import (
     Architecture,
     DenseFFN,
@@ -20,7 +19,6 @@ from moeplan.models.architecture import (
     Layer,
     Mamba2,
 )
-from moeplan.models.checkpoint import Checkpoint
 
 HARDWARE = load_hardware()
 GIB = 2**30
@@ -38,18 +36,6 @@ def architecture(*mixers) -> Architecture:
         layers=tuple(Layer(mixer, DenseFFN(256)) for mixer in mixers),
         norms_per_layer=2,
     )
-
-
-def deployment(model, device="h100_sxm", tp=1, pp=1, dp=1, ep=False, checkpoint=None, **options):
-    if isinstance(model, str):
-        entry = load_model(model)
-        name = checkpoint or entry.default_checkpoint.name
-        model, stored = entry.architecture, entry.checkpoint(name, hypothetical=True)
-    else:
-        stored = Checkpoint("bf16", None, "bf16")
-    cluster = Cluster((Node(device, tp * pp * dp),), "nvlink4", "ib-ndr")
-    placement = Placement(tp=tp, pp=pp, dp=dp, ep=ep)
-    return Deployment(model, stored, cluster, placement, engine=EngineSettings(**options))
 
 
 def printed(model, pool_bytes, max_model_len, **options):

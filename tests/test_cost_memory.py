@@ -8,13 +8,13 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.deployments import deployment
 
 from moeplan.cost.engine import resolve_engine
 from moeplan.cost.kv_groups import kv_plan
 from moeplan.cost.kv_layout import sequence_blocks
 from moeplan.cost.memory import gib, memory_map
 from moeplan.cost.weights import stage_weight_bytes
-from moeplan.deployment import Cluster, Deployment, EngineSettings, Node, Placement
 from moeplan.errors import DeploymentError, DoesNotFitError
 from moeplan.hardware_specs import load_hardware
 from moeplan.models import load_model
@@ -24,22 +24,9 @@ from moeplan.models.architecture import (
     Layer,
     SparseIndexer,
 )
-from moeplan.models.checkpoint import Checkpoint
 
 HARDWARE = load_hardware()
 GIB = 2**30
-
-
-def deployment(model, device="h100_sxm", tp=1, pp=1, dp=1, ep=False, checkpoint=None, **options):
-    if isinstance(model, str):
-        entry = load_model(model)
-        name = checkpoint or entry.default_checkpoint.name
-        model, stored = entry.architecture, entry.checkpoint(name, hypothetical=True)
-    else:
-        stored = Checkpoint("bf16", None, "bf16")
-    cluster = Cluster((Node(device, tp * pp * dp),), "nvlink4", "ib-ndr")
-    placement = Placement(tp=tp, pp=pp, dp=dp, ep=ep)
-    return Deployment(model, stored, cluster, placement, engine=EngineSettings(**options))
 
 
 def lay_out(model, longest=8192, **options):

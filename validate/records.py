@@ -6,26 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from moeplan.models import load_model
-from moeplan.records.record import ClientProtocol, EngineFacts, RoutingCheck, RunRecord
+from moeplan.records.record import (
+    ENGINE_OPTIONS,
+    ClientProtocol,
+    EngineFacts,
+    RoutingCheck,
+    RunRecord,
+)
 from moeplan.validate.engine_log import LogFacts
 from moeplan.validate.measured import MeasuredRun
 from moeplan.validate.predict import resolved_scenario
 from moeplan.validate.workloads import ClosedLoop, LoadPoint, Poisson
-
-_SETTINGS = (
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "max_model_len",
-    "gpu_memory_utilization",
-    "kv_cache_memory_bytes",
-    "num_gpu_blocks_override",
-    "block_size",
-    "enable_prefix_caching",
-    "async_scheduling",
-    "enforce_eager",
-    "long_prefill_token_threshold",
-    "watermark",
-)
 
 
 def to_record(run: MeasuredRun, plan_folder: Path) -> RunRecord:
@@ -51,7 +42,7 @@ def to_record(run: MeasuredRun, plan_folder: Path) -> RunRecord:
                 "version": facts.version or scenario.engine_version,
                 "flags": run.engine["options"],
             },
-            "settings": {name: given[name] for name in _SETTINGS if name in given},
+            "settings": {name: given[name] for name in ENGINE_OPTIONS if name in given},
             "tool": "vllm bench serve",
             "model": run.plan.scenario.model,
             "architecture": entry.slug,

@@ -95,6 +95,14 @@ class Settings(Part):
     """Kernel family words found in the flags."""
 
 
+ENGINE_OPTIONS = tuple(
+    name
+    for name in Settings.model_fields
+    if name not in ("quantization", "mxfp4_layers", "kernel_hints")
+)
+"""Settings that deployments and scenarios know by the same name."""
+
+
 class Disaggregation(Part):
     """GPUs of the prefill and of the decode servers."""
 

@@ -12,26 +12,11 @@ from moeplan.hardware_specs import Device, Hardware
 from moeplan.models.architecture import Architecture
 from moeplan.models.checkpoint import Checkpoint
 from moeplan.records.annotations import known_settings
-from moeplan.records.record import RunRecord
+from moeplan.records.record import ENGINE_OPTIONS, RunRecord
 from moeplan.records.rules import Rules
 from moeplan.records.setup_model import kv_format_of
 from moeplan.records.versions import engine_version
 
-_SAME_NAME = (
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "max_model_len",
-    "gpu_memory_utilization",
-    "kv_cache_memory_bytes",
-    "num_gpu_blocks_override",
-    "block_size",
-    "enable_prefix_caching",
-    "async_scheduling",
-    "enforce_eager",
-    "mixed_prefill",
-    "long_prefill_token_threshold",
-    "watermark",
-)
 _MXFP4_LAYERS = {
     "moe": "routed_experts",
     "qkv": "attn_proj",
@@ -68,7 +53,7 @@ def engine_of(
 
 def _options(record: RunRecord, rules: Rules) -> dict[str, Any]:
     """Options that the row, its flags or the annotations set; the row's own word wins."""
-    said = {name: getattr(record.settings, name) for name in _SAME_NAME}
+    said = {name: getattr(record.settings, name) for name in ENGINE_OPTIONS}
     found = {**_known(record, rules), **_flags(record, rules)}
     return {**found, **{name: value for name, value in said.items() if value is not None}}
 
