@@ -62,11 +62,6 @@ class Demand:
         return len(self.inputs)
 
     @property
-    def decode_tokens(self) -> int:
-        """Tokens that decode steps generate: all but the first of each request."""
-        return int(self.outputs.sum()) - len(self)
-
-    @property
     def shortest_input(self) -> int:
         """Tokens of the shortest prompt."""
         return int(self.inputs.min())

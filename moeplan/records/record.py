@@ -21,20 +21,6 @@ Text = Annotated[str, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 
 STATISTICS = ("mean", "p50", "p90", "p99")
-RATE_METRICS = (
-    "output_tok_s",
-    "total_tok_s",
-    "request_throughput",
-    "duration_s",
-    "output_tok_s_per_gpu",
-    "total_tok_s_per_gpu",
-    "decode_tok_s",
-    "decode_tok_s_per_user",
-    "prefill_tok_s",
-    "peak_output_tok_s",
-    "kv_cache_tokens",
-    "weights_gib",
-)
 LATENCY_METRICS = ("ttft_ms", "tpot_ms", "itl_ms", "e2e_s")
 
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_]*")
