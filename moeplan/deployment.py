@@ -29,6 +29,8 @@ class EngineSettings:
     enable_prefix_caching: bool | None = None
     async_scheduling: bool | None = None
     enforce_eager: bool = False
+    cudagraph_capture_sizes: tuple[int, ...] = ()
+    """Token counts to capture, rising; empty leaves the engine's own."""
     disable_hybrid_kv_cache_manager: bool = False
     long_prefill_token_threshold: int = 0
     watermark: float = 0.0

@@ -133,6 +133,9 @@ class EngineOptions(Options):
         None, description="Prefill and decode share steps; off: prefill steps come first."
     )
     enforce_eager: bool = Field(False, description="Run without CUDA graphs.")
+    cudagraph_capture_sizes: str | None = Field(
+        None, description="Token counts to capture, such as 1,2,4,8: fewer start faster."
+    )
     disable_hybrid_kv_cache_manager: bool = Field(
         False, description="Keep whole sequences in windowed layers too."
     )
@@ -154,12 +157,13 @@ class EngineOptions(Options):
 
     def settings(self) -> EngineSettings:
         """These options as a deployment holds them; raises `InputError` on a bad pair."""
-        changed = {"engine_version", "kv", "online_quantization"}
+        changed = {"engine_version", "kv", "online_quantization", "cudagraph_capture_sizes"}
         same = {name: getattr(self, name) for name in EngineOptions.model_fields.keys() - changed}
         return EngineSettings(
             version=self.engine_version,
             kv_cache_dtype=self.kv,
             online_quantization=_pairs("online_quantization", self.online_quantization),
+            cudagraph_capture_sizes=_sizes("cudagraph_capture_sizes", self.cudagraph_capture_sizes),
             **same,
         )
 
@@ -171,6 +175,15 @@ def _pairs(name: str, text: str | None) -> dict[str, str]:
         if not key.strip() or not value.strip():
             raise InputError(f"{name} {text!r} holds {key!r}; write component=format,…")
     return {key.strip(): value.strip() for key, _, value in words}
+
+
+def _sizes(name: str, text: str | None) -> tuple[int, ...]:
+    """Read "1,2,4", rising whatever the order given."""
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    wrong = [word for word in words if not word.isdecimal() or int(word) < 1]
+    if wrong:
+        raise InputError(f"{name} {text!r} holds {wrong[0]!r}; write 1,2,4 and so on")
+    return tuple(sorted({int(word) for word in words}))
 
 
 class Scenario(EngineOptions, PlacementOptions, MachineOptions):

@@ -104,3 +104,10 @@ def test_engine_options_reach_the_deployment_under_vllms_names():
     assert (engine.max_num_seqs, engine.kv_cache_dtype, engine.enforce_eager) == (32, "fp8", True)
     assert engine.version == "0.26.0"
     assert engine.enable_prefix_caching is None
+
+
+def test_capture_sizes_are_read_sorted_and_reach_the_engine():
+    settings = Scenario(model="m", device="d", cudagraph_capture_sizes="4, 1,2").settings()
+    assert settings.cudagraph_capture_sizes == (1, 2, 4)
+    with pytest.raises(InputError, match="'x'"):
+        Scenario(model="m", device="d", cudagraph_capture_sizes="1,x").settings()

@@ -19,9 +19,10 @@ from moeplan.validate.cli import validate
 from moeplan.validate.compare import compare
 from moeplan.validate.dummy_model import write_tiny_model
 from moeplan.validate.measured import read_store
+from moeplan.validate.own_runs import read_own_runs
 from moeplan.validate.plan import read_plan, write_plan
 from moeplan.validate.records import to_record
-from moeplan.validate.run import RunSettings, run_plan
+from moeplan.validate.run import RunSettings, run_plan, run_plans
 from moeplan.validate.store import Store
 from moeplan.validate.workloads import ClosedLoop
 
@@ -260,3 +261,36 @@ def test_replicas_are_refused(tmp_path):
     scenario = Scenario(model="model", device="cpu", replicas=2, gpus=2, nodes=2, max_model_len=512)
     with pytest.raises(InputError, match="--replicas"):
         build_plan(Setup(scenario, hardware_dir=str(CPU)), wanted(), tmp_path)
+
+
+def test_several_plans_share_a_store_and_a_failing_start_costs_its_own_only(folder, monkeypatch):
+    own = folder / "own.toml"
+    own.write_text(
+        '[[run]]\nkey = "tiny"\nwhy = "by hand"\nrole = "held-out"\n'
+        'load = { kind = "closed_loop", concurrency = 2, input_tokens = 8, output_tokens = 4,'
+        " num_prompts = 4 }\n"
+    )
+    hardware, model = str(folder / "hardware"), str(folder / "model")
+    words = ["--device", "cpu", "--engine-version", "0.32.0", "--enforce-eager", "--no-probe"]
+    words += ["--hardware-dir", hardware, "--runs", str(own), "-o", str(folder / "second.toml")]
+    validate(["plan", model, *words], standalone_mode=False)
+    second = read_plan(folder / "second.toml")
+    assert [(run.key, run.role) for run in second.runs] == [("second-tiny", "held-out")]
+    files = [folder / "plan.toml", folder / "second.toml"]
+    store = Store(folder / "runs")
+    done = run_plans(files, store, SETTINGS, lambda _what, _share: None)
+    assert done.measured == ["small", "large", "second-tiny"]
+    monkeypatch.setenv("FAKE_FAULT", "oom")
+    failed = run_plans(files, Store(folder / "other"), SETTINGS, lambda _what, _share: None)
+    assert set(failed.failed) == {"plan", "second"}
+
+
+def test_own_runs_that_cannot_be_read_name_the_field(tmp_path):
+    (tmp_path / "own.toml").write_text('[[run]]\nkey = "a"\nwhy = "b"\nrole = "fitted"\n')
+    with pytest.raises(RecordError, match=r"run.0.role"):
+        read_own_runs(tmp_path / "own.toml", "plan")
+
+
+def test_a_warm_up_is_short():
+    load = ClosedLoop(concurrency=64, input_tokens=4096, output_tokens=256, num_prompts=640)
+    assert (load.shrunk().num_prompts, load.shrunk().output_tokens) == (16, 16)

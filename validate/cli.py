@@ -27,7 +27,9 @@ validate = typer.Typer(
 )
 
 
-PlanFile = Annotated[Path, typer.Argument(help="Plan that `validate plan` wrote.")]
+PlanFiles = Annotated[
+    list[Path], typer.Argument(help="Plans that `validate plan` wrote, one engine start each.")
+]
 RunsFolder = Annotated[Path, typer.Argument(help="Folder that `validate run -o` wrote.")]
 PythonOption = Annotated[
     str | None, typer.Option("--python", help="Python that has vLLM.  [default: this one]")
@@ -47,7 +49,7 @@ def plan(
     from moeplan.validate.cli_show import show_plan
     from moeplan.validate.plan import write_plan
 
-    made = plan_of(scenario, experiment, out.parent, held_out=True)
+    made = plan_of(scenario, experiment, out, held_out=True)
     write_plan(out, made)
     show_plan(made)
     print(f"wrote {out}", file=sys.stderr)
@@ -55,7 +57,7 @@ def plan(
 
 @validate.command()
 def run(
-    plan_file: PlanFile,
+    plan_files: PlanFiles,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the store.")] = Path("runs"),
     python: PythonOption = None,
     start_timeout: StartTimeout = 1800.0,
@@ -64,14 +66,12 @@ def run(
 ) -> None:
     """Launch vllm serve, measure what the store lacks, stop it; run again to continue."""
     from moeplan.validate.cli_show import show_outcome
-    from moeplan.validate.plan import read_plan
-    from moeplan.validate.run import RunSettings, run_plan
+    from moeplan.validate.run import RunSettings, run_plans
     from moeplan.validate.store import Store
 
-    made = read_plan(plan_file)
     settings = RunSettings(python or sys.executable, start_timeout, load_timeout, port=port)
     with _terminated_as_interrupt(), _progress() as report:
-        outcome = run_plan(made, plan_file.parent, Store(out), settings, report)
+        outcome = run_plans(plan_files, Store(out), settings, report)
     show_outcome(outcome, out)
 
 
@@ -128,7 +128,7 @@ def probe(
     if not experiment.probe:
         raise InputError("probe is off; leave --no-probe out")
     out.mkdir(parents=True, exist_ok=True)
-    made = plan_of(scenario, experiment, out, held_out=False)
+    made = plan_of(scenario, experiment, out / "plan.toml", held_out=False)
     write_plan(out / "plan.toml", made)
     settings = RunSettings(python or sys.executable, start_timeout, load_timeout)
     with _terminated_as_interrupt(), _progress() as report_progress:

@@ -13,7 +13,7 @@ from moeplan.options import Options
 from moeplan.scenario import MOST_TOKENS, Scenario
 
 if TYPE_CHECKING:
-    from moeplan.validate.build import Setup
+    from moeplan.validate.build import Setup, Wanted
     from moeplan.validate.plan import Plan
 
 
@@ -30,6 +30,9 @@ class ExperimentOptions(Options):
         10.0, gt=0, le=10_000, description="Time for all runs, the engine's start left out."
     )
     repeats: int = Field(2, ge=1, le=100, description="Measurements of each run.")
+    runs: Path | None = Field(
+        None, description="TOML file with runs of your own, in place of chosen ones."
+    )
     routing: str = Field(
         "random", description="How unevenly the prompts use the experts (as in simulate)."
     )
@@ -74,13 +77,26 @@ def _absolute(path: Path | None) -> str | None:
 
 
 def plan_of(
-    scenario: Scenario, experiment: ExperimentOptions, folder: Path, *, held_out: bool
+    scenario: Scenario, experiment: ExperimentOptions, path: Path, *, held_out: bool
 ) -> Plan:
-    """Choose runs, predict them and put the plan together; `held_out` adds the workload itself.
+    """Choose runs, predict them and put the plan for `path` together.
 
-    Raises `InputError` where the time does not suffice or an option is wrong.
+    `held_out` adds the workload itself to chosen runs; runs of the user's own stay as they are.
+    Raises `InputError` where the time does not suffice or an option is wrong, `RecordError` where
+    the file of own runs is.
     """
     from moeplan.validate.build import build_plan
+    from moeplan.validate.own_runs import read_own_runs
+
+    setup = _setup(scenario, experiment)
+    if experiment.runs is not None:
+        own = read_own_runs(experiment.runs, path.stem)
+        return build_plan(setup, own, path.parent)
+    runs = _chosen(setup, experiment, path.parent)
+    return build_plan(setup, runs if held_out else runs[:-1], path.parent)
+
+
+def _chosen(setup: Setup, experiment: ExperimentOptions, folder: Path) -> list[Wanted]:
     from moeplan.validate.planning import wanted_runs
     from moeplan.validate.workloads import ClosedLoop
 
@@ -90,6 +106,4 @@ def plan_of(
         output_tokens=experiment.output,
         num_prompts=experiment.num_prompts or 10 * experiment.concurrency,
     )
-    setup = _setup(scenario, experiment)
-    runs = wanted_runs(setup, target, folder, experiment.minutes, experiment.repeats)
-    return build_plan(setup, runs if held_out else runs[:-1], folder)
+    return wanted_runs(setup, target, folder, experiment.minutes, experiment.repeats)

@@ -15,6 +15,15 @@ _GPU_FIELDS = (
     "clocks.max.sm",
     "clocks.max.memory",
 )
+_STEERING = (
+    "NCCL_",
+    "NVSHMEM_DISABLE_",
+    "TORCH_SYMM_MEM_",
+    "VLLM_ALLREDUCE_",
+    "VLLM_USE_",
+    "DG_JIT_USE_",
+)
+"""Environment variables that choose kernels and links."""
 
 
 def host_facts() -> dict[str, Any]:
@@ -24,7 +33,7 @@ def host_facts() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "gpus": _gpus(),
-        "steering": {k: v for k, v in sorted(os.environ.items()) if k.startswith("NCCL_")},
+        "steering": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_STEERING)},
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from moeplan.validate.host import host_facts
 from moeplan.validate.launch import Engine, EngineCommand
 from moeplan.validate.load import BenchClient, Driver, Repeat
 from moeplan.validate.metrics import cache_config
-from moeplan.validate.plan import Plan, PlannedRun, now
+from moeplan.validate.plan import Plan, PlannedRun, now, read_plan
 from moeplan.validate.predict import resolved_scenario
 from moeplan.validate.probe import FOLDER_VARIABLE, read_probe
 from moeplan.validate.routing import RoutingCheck, moe_layer, set_routing
@@ -57,6 +57,35 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     """Damaged files of the store, and repeats that are no evidence."""
+
+    def add(self, other: Outcome) -> None:
+        """Count what another plan's call did, too."""
+        self.measured += other.measured
+        self.found += other.found
+        self.failed |= other.failed
+        self.problems += other.problems
+
+
+def run_plans(
+    files: Sequence[Path], store: Store, settings: RunSettings, report: Report
+) -> Outcome:
+    """Carry out several plans one after another; an engine that does not start costs its plan only.
+
+    Raises `RecordError` where a plan cannot be read, before anything runs.
+    """
+    total = Outcome()
+    plans = [read_plan(file) for file in files]
+    for number, (file, plan) in enumerate(zip(files, plans, strict=True)):
+        share = _part(report, number, len(files))
+        try:
+            total.add(run_plan(plan, file.parent, store, settings, share))
+        except EngineFailedError as error:
+            total.failed[file.stem] = str(error)
+    return total
+
+
+def _part(report: Report, number: int, parts: int) -> Report:
+    return lambda what, share: report(what, (number + share) / parts)
 
 
 def run_plan(

@@ -12,6 +12,8 @@ from moeplan.errors import RecordError
 from moeplan.simulation.trace import read_trace
 from moeplan.simulation.workload import Routing, TraceRow, Workload
 
+_WARM_UP_TOKENS = 1 << 16
+_WARM_UP_OUTPUT = 16
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -33,8 +35,15 @@ class ClosedLoop(_Strict):
         return [*_random_lengths(self), "--max-concurrency", str(self.concurrency)]
 
     def shrunk(self) -> ClosedLoop:
-        """The same shapes, just long enough to meet every one once: a warm-up."""
-        return self.model_copy(update={"num_prompts": min(self.num_prompts, self.concurrency)})
+        """A warm-up: one wave of the same prompts, its outputs cut; the engine knows its decodes.
+
+        CUDA graphs of all decode sizes exist before the first request; what compiles while serving
+        are prefills of new sizes.
+        """
+        most = max(_WARM_UP_TOKENS // self.input_tokens, 8)
+        prompts = min(self.num_prompts, self.concurrency, most)
+        output = min(self.output_tokens, _WARM_UP_OUTPUT)
+        return self.model_copy(update={"num_prompts": prompts, "output_tokens": output})
 
 
 class Poisson(_Strict):
@@ -55,8 +64,10 @@ class Poisson(_Strict):
         return [*_random_lengths(self), *pace]
 
     def shrunk(self) -> Poisson:
-        """A warm-up."""
-        return self.model_copy(update={"num_prompts": min(self.num_prompts, 16)})
+        """A warm-up, at the same pace."""
+        output = min(self.output_tokens, _WARM_UP_OUTPUT)
+        prompts = min(self.num_prompts, 16)
+        return self.model_copy(update={"num_prompts": prompts, "output_tokens": output})
 
 
 class TimedTrace(_Strict):

@@ -270,6 +270,9 @@ def _graph_sizes(
     if settings.enforce_eager:
         reasons["cuda_graph_sizes"] = "enforce_eager: none"
         return ()
+    if settings.cudagraph_capture_sizes:
+        reasons["cuda_graph_sizes"] = "set by the user"
+        return tuple(size for size in settings.cudagraph_capture_sizes if size <= tokens)
     ceiling = profile.cuda_graph_tokens_on(device.compute_capability)
     top = min(2 * seqs, ceiling, tokens)
     reasons["cuda_graph_sizes"] = f"engine default up to min(2 × {seqs}, {ceiling}, {tokens})"

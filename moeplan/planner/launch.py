@@ -52,6 +52,8 @@ def serve_arguments(prepared: Prepared) -> list[str]:
     for name, value in options.items():
         if value is True:
             words.append(name)
+        elif isinstance(value, tuple):
+            words += [name, *map(str, value)]
         elif value not in (None, False):
             words += [name, str(value)]
     return words
@@ -66,6 +68,7 @@ def _as_given(settings: EngineSettings) -> dict[str, object]:
         "--long-prefill-token-threshold": settings.long_prefill_token_threshold or None,
         "--watermark": settings.watermark or None,
         "--enforce-eager": settings.enforce_eager,
+        "--cudagraph-capture-sizes": settings.cudagraph_capture_sizes or None,
         "--disable-hybrid-kv-cache-manager": settings.disable_hybrid_kv_cache_manager,
     }
     if settings.async_scheduling is not None:

@@ -89,7 +89,8 @@ def set_routers(model: nn.Module, sigma: float, seed: int = 0) -> None:
 def _load_weights(_self: DummyModelLoader, model: nn.Module, model_config: Any) -> None:
     """Takes the place of `DummyModelLoader.load_weights`."""
     hidden = model_config.get_hidden_size()
-    torch.manual_seed(0)
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    torch.manual_seed(rank)  # ranks hold different shards; their sum must not be one of them twice
     for name, parameter in model.named_parameters():
         _fill(name, parameter.data, hidden)
     set_routers(model, sigma=0.0)
