@@ -16,6 +16,7 @@ _GPU_FIELDS = (
     "clocks.max.memory",
 )
 _STEERING = (
+    "CUDA_VISIBLE_",
     "NCCL_",
     "NVSHMEM_DISABLE_",
     "TORCH_SYMM_MEM_",
