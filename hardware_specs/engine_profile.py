@@ -30,6 +30,8 @@ class HostOverhead(Provenance):
     """HTTP, tokenizer, detokenizer and client, once a request."""
     exposed_us_per_sequence: NonNegative = 0.0
     """Sampling and token hand-over of one sequence that no overlap hides, a step."""
+    launch_us: NonNegative
+    """One plain kernel launch through PyTorch outside a CUDA graph."""
 
 
 class HostOverride(Provenance):
@@ -40,6 +42,7 @@ class HostOverride(Provenance):
     step_us_per_sequence: NonNegative | None = None
     stream_us_per_token: NonNegative | None = None
     ttft_us: NonNegative | None = None
+    launch_us: NonNegative | None = None
 
 
 class EngineProfile(Strict):

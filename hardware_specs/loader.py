@@ -18,6 +18,7 @@ from moeplan.hardware_specs.schema import (
     Fabric,
     Hardware,
     KernelSet,
+    Launches,
     Price,
     Strict,
 )
@@ -30,6 +31,10 @@ Named = TypeVar("Named", Device, Fabric)
 
 class _PriceFile(Strict):
     price: list[Price]
+
+
+class _LaunchFile(Strict):
+    launches: list[Launches]
 
 
 class TomlFolder(Mapping[str, Model], Generic[Model]):
@@ -63,10 +68,11 @@ class TomlFolder(Mapping[str, Model], Generic[Model]):
 def load_hardware(extra_dir: Path | None = None) -> Hardware:
     """Everything known about hardware.
 
-    `extra_dir` may hold further `devices/`, `fabrics/`, `kernels/`, `engines/` and `prices.toml`
-    in the layout of this folder; what has the same id (for an engine the same name and first
-    version, for a price the same device and kind) replaces what ships here. Raises `InputError`
-    that names file, field and value of anything malformed, on loading or on first use.
+    `extra_dir` may hold further `devices/`, `fabrics/`, `kernels/`, `engines/`, `prices.toml` and
+    `launches.toml` in the layout of this folder; what has the same id (for an engine the same name
+    and first version, for a price the same device and kind, for launches the same part) replaces
+    what ships here. Raises `InputError` that names file, field and value of anything malformed, on
+    loading or on first use.
     """
     if extra_dir is None:
         return _shipped()
@@ -79,6 +85,7 @@ def load_hardware(extra_dir: Path | None = None) -> Hardware:
         kernels=ChainMap(extra.kernels, shipped.kernels),
         engines=_joined(extra.engines, shipped.engines, "engine", "min_version"),
         prices=_joined(extra.prices, shipped.prices, "device", "kind"),
+        launches=_joined(extra.launches, shipped.launches, "part"),
     )
     for device in extra.devices.values():
         check_references(merged, device, extra_dir)
@@ -133,7 +140,7 @@ def _shipped() -> Hardware:
 
 
 def _read_folder(folder: Path) -> Hardware:
-    prices = folder / "prices.toml"
+    prices, launches = folder / "prices.toml", folder / "launches.toml"
     return Hardware.model_construct(
         devices=TomlFolder(folder / "devices", Device),
         fabrics=TomlFolder(folder / "fabrics", Fabric),
@@ -142,6 +149,7 @@ def _read_folder(folder: Path) -> Hardware:
             read_toml(path, EngineProfile) for path in sorted((folder / "engines").glob("*.toml"))
         ],
         prices=read_toml(prices, _PriceFile).price if prices.exists() else [],
+        launches=read_toml(launches, _LaunchFile).launches if launches.exists() else [],
     )
 
 

@@ -19,6 +19,7 @@ from moeplan.hardware_specs.schema import (
     Figure,
     Hardware,
     HostOverride,
+    Launches,
     Price,
     Provenance,
 )
@@ -89,6 +90,8 @@ def _key(item: BaseModel) -> str:
             return f"{item.engine}-{item.min_version}"
         case Price():
             return f"{item.device}/{item.kind}"
+        case Launches():
+            return item.part
         case HostOverride():
             return "+".join(item.devices)
         case _:

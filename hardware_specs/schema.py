@@ -46,6 +46,7 @@ __all__ = [
     "HostOverride",
     "KVFormat",
     "KernelSet",
+    "Launches",
     "Linear",
     "Memory",
     "MoE",
@@ -227,8 +228,15 @@ class SmallKernels(Provenance):
     decode_us_per_layer: NonNegative
     prefill_us_per_layer: NonNegative = 30.0
     """Added to every layer of a step that carries prefill."""
-    eager_us_per_layer: NonNegative
-    """Floor of a step outside the full CUDA graph, a layer."""
+
+
+class Launches(Provenance):
+    """Kernel launches that one part of a layer takes outside a CUDA graph."""
+
+    part: str
+    """What is launched: see `moeplan/cost/launches.py`."""
+    count: NonNegative
+    """In units of a plain launch (`HostOverhead.launch_us`)."""
 
 
 class KernelSet(Strict):
@@ -266,6 +274,7 @@ class Hardware(Strict):
     kernels: Mapping[str, KernelSet]
     engines: list[EngineProfile]
     prices: list[Price]
+    launches: list[Launches]
 
     def kernel_set(self, device_id: str) -> KernelSet:
         """Kernel tables of a device, or of the device that stands in for it."""

@@ -162,7 +162,7 @@ def test_missing_folder_is_refused(tmp_path):
 
 def test_parameters_reach_every_kind_of_table():
     heads = {address.split("/")[0] for address in PARAMETERS}
-    assert heads == {"devices", "fabrics", "kernels", "engines", "prices"}
+    assert heads == {"devices", "fabrics", "kernels", "engines", "prices", "launches"}
     value, table = PARAMETERS[BANDWIDTH]
     assert value == table.bandwidth_tb_per_s
     assert "engines/vllm-0.33/host/step_us" in PARAMETERS

@@ -63,6 +63,11 @@ class ResolvedEngine:
         return self.cuda_graph_sizes[index] if index < len(self.cuda_graph_sizes) else tokens
 
     @property
+    def piecewise_graphs(self) -> bool:
+        """Whether steps with prefill run in graphs too, all but their attention (vLLM)."""
+        return self.engine == "vllm" and bool(self.cuda_graph_sizes)
+
+    @property
     def cuda_graph_max_tokens(self) -> int:
         """Largest batch that runs as a graph; 0 without graphs."""
         return self.cuda_graph_sizes[-1] if self.cuda_graph_sizes else 0

@@ -173,6 +173,7 @@ def _latent_decode(
         # Absorbed form: scores over latent and rope parts, values over the latent.
         flops_per_context_token=2.0 * heads * (latent + mixer.kv_lora_rank),
         cap=mixer.indexer.topk if mixer.indexer else None,
+        part="latent-attention",
     )
 
 
@@ -185,6 +186,7 @@ def _indexer_decode(mixer: LatentAttention, cut: Cut) -> DecodeAttentionOperator
         bytes_per_context_token=index.head_dim * INDEXER_KEY_BYTES,
         flops_per_context_token=2.0 * index.num_heads * index.head_dim,
         cap=None,
+        part="sparse-indexer",
     )
 
 

@@ -199,6 +199,8 @@ class DecodeAttentionOperator(_Tabled):
     flops_per_context_token: float
     cap: int | None
     """Tokens that a sequence's query reads at most (window, or top-k of a sparse indexer)."""
+    part: str = "attention"
+    """What it is in the table of launches."""
 
     def cost(self, context_tokens: Array) -> Cost:
         """Cost for the summed (and capped) context of the decoding sequences."""

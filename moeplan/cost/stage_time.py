@@ -32,8 +32,11 @@ class StageTimer:
         layers = stage.layer_equivalents * MICRO
         self._small = layers * small.decode_us_per_layer
         self._prefill_extra = layers * small.prefill_us_per_layer
-        self._launch_floor = layers * small.eager_us_per_layer
-        self._eager = engine.enforce_eager
+        launch = engine.host.launch_us * MICRO
+        self._eager_launch = stage.launches.eager * launch
+        self._piecewise_launch = stage.launches.piecewise * launch
+        self._graph_top = engine.cuda_graph_max_tokens
+        self._mixed_top = self._graph_top if engine.piecewise_graphs else 0
         by_tokens, by_rows, self._recurrent = _split(stage.token)
         self._tokens = _token_table(by_tokens, most_tokens, engine)
         self._rows = _row_table(by_rows, engine.max_num_seqs, engine.host.exposed_us_per_sequence)
@@ -56,8 +59,7 @@ class StageTimer:
         decodes = len(contexts)
         attention = sum(a.seconds(contexts) for a in self._decode_attention) if decodes else 0.0
         if not chunks:
-            total = self._decode[decodes] + attention
-            return max(total, self._launch_floor) if self._eager else total
+            return max(self._decode[decodes] + attention, self._decode_launch(decodes))
         prefill = sum(new for new, _ in chunks)
         work = self._tokens[decodes + prefill]
         work += sum(a.seconds(chunks) for a in self._prefill_attention)
@@ -69,21 +71,29 @@ class StageTimer:
             + self._small
             + self._prefill_extra
         )
-        return max(total, self._launch_floor)
+        return max(total, self._prefill_launch(decodes + prefill))
+
+    def _decode_launch(self, decodes: int) -> float:
+        """Host seconds to launch a pure decode step: none in a full graph."""
+        return 0.0 if decodes <= self._graph_top else self._eager_launch
+
+    def _prefill_launch(self, tokens: int) -> float:
+        """Host seconds to launch a step with prefill, which no full graph covers."""
+        return self._piecewise_launch if tokens <= self._mixed_top else self._eager_launch
 
     def decode_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
         """GPU time of each of the next pure decode steps."""
         total = np.full(steps, self._decode[len(contexts)])
         for attention in self._decode_attention:
             total += attention.run_seconds(contexts, steps)
-        return np.maximum(total, self._launch_floor) if self._eager else total
+        return np.maximum(total, self._decode_launch(len(contexts)))
 
     def least(
         self, query: LeastQuery, price: Callable[[DecodeAttentionTime], np.ndarray], *, floors: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`decode`, `riding` and `prefill` of a `LeastTimes`, with decode attention by `price`.
 
-        `floors` holds steps to the launch floor; decodes that ride may be hidden in it.
+        `floors` holds steps to their launches; decodes that ride may be hidden in them.
         """
         batches = np.arange(query.largest + 1)
         states = sum(per_sequence for _, per_sequence, _ in self._recurrent) * batches
@@ -93,8 +103,9 @@ class StageTimer:
         decode, prefill = base + lone, self._least_prefill(query.sizes)
         if not floors:
             return decode[1:], rows + np.where(batches > 0, lone, 0.0), prefill
-        decode = np.maximum(decode, self._launch_floor) if self._eager else decode
-        return decode[1:], np.zeros(len(batches)), np.maximum(prefill, self._launch_floor)
+        decode = np.maximum(decode, [self._decode_launch(n) for n in batches])
+        prefill = np.maximum(prefill, [self._prefill_launch(n) for n in query.sizes])
+        return decode[1:], np.zeros(len(batches)), prefill
 
     def _least_prefill(self, sizes: np.ndarray) -> np.ndarray:
         return (

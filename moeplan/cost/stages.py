@@ -13,6 +13,7 @@ from moeplan.cost.collectives import (
     all_reduce_hops,
     stage_fabric,
 )
+from moeplan.cost.launches import StepLaunches, step_launches
 from moeplan.cost.layers import Cut, head_operators, layer_operators
 from moeplan.cost.operators import DecodeAttentionOperator, PrefillAttentionOperator
 from moeplan.deployment import Deployment
@@ -30,6 +31,7 @@ class Stage:
     prefill_attention: tuple[PrefillAttentionOperator, ...]
     layer_equivalents: float
     """Layers of a mixer and an FFN each; a block with only one of them counts half."""
+    launches: StepLaunches
 
 
 def split_layers(architecture: Architecture, stages: int) -> list[tuple[Layer, ...]]:
@@ -72,7 +74,8 @@ def _stage(
     token += _communication(deployment, hardware, parts, last=last)
     if last:
         token += head_operators(cut)
-    return Stage(tuple(token), tuple(decode), tuple(prefill), parts / 2)
+    launches = step_launches(token, decode, parts, hardware.launches)
+    return Stage(tuple(token), tuple(decode), tuple(prefill), parts / 2, launches)
 
 
 def _communication(

@@ -1,7 +1,6 @@
 """`StepTimeModel`: seconds of one engine step, from its operators.
 
-    t_gpu  = Σ operators + small kernels; steps with prefill run outside the full CUDA graph and
-             take at least a launch floor per layer
+    t_gpu  = Σ operators + small kernels, at least the host's time to launch what no graph holds
     t_step = max(t_gpu, host) with asynchronous scheduling, t_gpu + host without
     t_step ≥ streamed tokens × the API server's cost of one
 
@@ -73,7 +72,7 @@ class StepTimeModel:
         return np.array(gpu)
 
     def least_by_step(self, query: LeastQuery) -> LeastTimes:
-        """Each step for itself: launch floors, host and stream, contexts as the shortest."""
+        """Each step for itself: launches, host and stream, contexts as the shortest."""
         batches = np.arange(query.largest + 1)
         found = self._least(
             query, lambda kind: kind.equal_seconds(batches, query.shortest(kind.cap)), floors=True
