@@ -8,6 +8,7 @@ from typing import Literal
 from moeplan.errors import DeploymentError
 from moeplan.models.architecture import Architecture, GroupedQueryAttention, LatentAttention, MoEFFN
 from moeplan.models.checkpoint import Checkpoint
+from moeplan.speculation import Speculation
 
 Router = Literal["round_robin", "simple-shuffle", "least-busy"]
 
@@ -40,6 +41,7 @@ class EngineSettings:
     """Kernel family word ("marlin", "cutlass", "triton", ...) in place of the engine's choice."""
     online_quantization: dict[str, str] = field(default_factory=dict)
     """Component → format that the engine re-quantises at load (`--mxfp4-layers`)."""
+    speculation: Speculation | None = None
 
 
 @dataclass(frozen=True, slots=True)

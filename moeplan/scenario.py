@@ -21,6 +21,7 @@ from moeplan.deployment import (
 )
 from moeplan.errors import DeploymentError, InputError
 from moeplan.options import Options
+from moeplan.speculation import LONGEST_DRAFT, Method, Speculation, speculation
 
 if TYPE_CHECKING:
     from moeplan.hardware_specs.schema import Device, Fabric, Hardware
@@ -154,18 +155,71 @@ class EngineOptions(Options):
         description="Components that the engine re-quantises at load, such as "
         "attn_proj=mxfp4,lm_head=mxfp4.",
     )
+    speculative_method: Method | None = Field(
+        None,
+        description="Draft tokens and verify them: by the model's MTP layers, an EAGLE-3 "
+        "head or n-grams of the prompt.",
+    )
+    num_speculative_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=LONGEST_DRAFT,
+        description="Draft tokens a step.  [default: 1 with mtp, else 3]",
+    )
+    acceptance: str | None = Field(
+        None,
+        description="Mean tokens a step with drafts (2.5), or the chance of each draft "
+        "(0.8,0.6,0.4).  [default: the usual one]",
+    )
 
     def settings(self) -> EngineSettings:
         """These options as a deployment holds them; raises `InputError` on a bad pair."""
-        changed = {"engine_version", "kv", "online_quantization", "cudagraph_capture_sizes"}
+        changed = {
+            "engine_version",
+            "kv",
+            "online_quantization",
+            "cudagraph_capture_sizes",
+            "speculative_method",
+            "num_speculative_tokens",
+            "acceptance",
+        }
         same = {name: getattr(self, name) for name in EngineOptions.model_fields.keys() - changed}
         return EngineSettings(
             version=self.engine_version,
             kv_cache_dtype=self.kv,
             online_quantization=_pairs("online_quantization", self.online_quantization),
             cudagraph_capture_sizes=_sizes("cudagraph_capture_sizes", self.cudagraph_capture_sizes),
+            speculation=self._speculation(),
             **same,
         )
+
+    def _speculation(self) -> Speculation | None:
+        """A number from 1 on is a mean, several numbers or one below 1 are rates."""
+        method, drafts = self.speculative_method, self.num_speculative_tokens
+        if method is None:
+            if drafts or self.acceptance:
+                raise InputError(
+                    "num_speculative_tokens and acceptance need a drafter; add "
+                    "--speculative-method mtp, eagle3 or ngram"
+                )
+            return None
+        rates = _rates(self.acceptance) if self.acceptance else []
+        if len(rates) == 1 and rates[0] >= 1:
+            return speculation(method, drafts, rates[0])
+        if rates:
+            return Speculation(method, drafts or len(rates), tuple(rates))
+        return speculation(method, drafts, None)
+
+
+def _rates(text: str) -> list[float]:
+    """Read "0.8,0.6" or "2.5"."""
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"acceptance is {text!r}; write mean tokens a step such as 2.5, or rates such as "
+            "0.8,0.6,0.4"
+        ) from None
 
 
 def _pairs(name: str, text: str | None) -> dict[str, str]:

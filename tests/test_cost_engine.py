@@ -198,6 +198,7 @@ def test_versions_compare_by_number():
 def test_every_choice_has_a_reason_and_nothing_is_left_open():
     engine = resolve()
     fields = {name: getattr(engine, name) for name in engine.__slots__}
+    assert fields.pop("speculation") is None  # nobody drafts unless asked to
     assert None not in fields.values()
     assert set(engine.reasons) >= {
         "max_num_batched_tokens",
@@ -208,4 +209,5 @@ def test_every_choice_has_a_reason_and_nothing_is_left_open():
         "gpu_memory_utilization",
         "block_size",
         "cuda_graph_sizes",
+        "speculation",
     }

@@ -18,6 +18,7 @@ from moeplan.planner.slo import METRICS, STATISTICS
 from moeplan.planner.twins import alone, twins
 from moeplan.simulation.api import predict_prepared
 from moeplan.simulation.workload import Workload
+from moeplan.speculation import Speculation
 
 HARDWARE = load_hardware()
 CLUSTER = Cluster((Node("h100_sxm", 4),), "nvlink4", "ib-ndr")
@@ -31,6 +32,11 @@ PLACEMENTS = (
     Placement(pp=2),
     Placement(pp=2, replicas=2),
     Placement(tp=2, pp=2),
+)
+DRAFTS = (
+    Speculation("eagle3", 2, (0.9, 0.8)),
+    Speculation("ngram", 3, (1.0, 1.0, 1.0)),
+    Speculation("eagle3", 1, (0.0,)),
 )
 ROUNDING = 1 + 1e-9
 
@@ -68,6 +74,7 @@ def engines(draw) -> EngineSettings:
         enforce_eager=draw(st.sampled_from([False, False, True])),
         long_prefill_token_threshold=draw(st.sampled_from([0, 0, 0, 128])),
         num_gpu_blocks_override=draw(st.sampled_from([None, None, 150, 400, 1500])),
+        speculation=draw(st.sampled_from([None, None, *DRAFTS])),
     )
 
 

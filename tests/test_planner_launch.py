@@ -13,6 +13,7 @@ from moeplan.deployment import Cluster, Deployment, EngineSettings, Node, Placem
 from moeplan.hardware_specs import load_hardware
 from moeplan.models import load_model
 from moeplan.planner.launch import launch_commands
+from moeplan.speculation import speculation
 
 HARDWARE = load_hardware()
 EIGHT = Cluster((Node("h100_sxm", 8),), "nvlink4", "ib-ndr")
@@ -85,6 +86,11 @@ def test_all_gpus_of_a_node_need_neither_mask_nor_port():
         ({"num_gpu_blocks_override": 20_000}, "--num-gpu-blocks-override 20000"),
         ({"long_prefill_token_threshold": 512}, "--long-prefill-token-threshold 512"),
         ({"disable_hybrid_kv_cache_manager": True}, "--disable-hybrid-kv-cache-manager"),
+        (
+            {"speculation": speculation("eagle3", 3, None)},
+            '--speculative-config \'{"method": "eagle3", "model": "PATH_TO_YOUR_EAGLE3_HEAD", '
+            '"num_speculative_tokens": 3}\'',
+        ),
     ],
 )
 def test_settings_of_the_user_stand_in_the_command(settings, words):

@@ -94,7 +94,7 @@ def test_interval_coverage_and_width() -> None:
 def test_score_compares_and_counts_reasons() -> None:
     records = [
         record("good"),
-        record("fast", speculative={"method": "mtp"}),
+        record("fast", speculative={"method": "medusa"}),
         record("power", measured={"power_w": 300.0}),
     ]
     shares: list[float] = []
@@ -102,7 +102,7 @@ def test_score_compares_and_counts_reasons() -> None:
     assert [item.record.id for item in scores] == ["good", "fast", "power"]
     assert scores[0].metrics["ttft_ms_mean"].log_ratio == pytest.approx(math.log(500 / 400))
     assert not scores[1].covered
-    assert scores[1].reason == "speculative decoding is not modelled yet"
+    assert scores[1].reason == "speculative decoding by 'medusa'"
     assert scores[2].reason == "no metric that a simulation predicts"
     assert shares == pytest.approx([1 / 3, 2 / 3, 1.0])
 
@@ -125,7 +125,9 @@ def test_a_fault_of_our_own_is_not_hidden() -> None:
 
 def test_json_is_the_contract() -> None:
     scores = score(
-        [record("a"), record("b", speculative={"method": "mtp"})], HARDWARE, predict=half_a_second
+        [record("a"), record("b", speculative={"method": "medusa"})],
+        HARDWARE,
+        predict=half_a_second,
     )
     report = make_report(scores, problems=["x.jsonl:3: gpus: wrong"], calibration="cal.json")
     out = json.loads(json.dumps(report.to_json("0.1.0"), allow_nan=False))
@@ -142,7 +144,7 @@ def test_json_is_the_contract() -> None:
     assert (out["version"], out["calibration"]) == ("0.1.0", "cal.json")
     summary = out["summary"]
     assert (summary["records"], summary["covered"]) == (2, 1)
-    assert summary["not_covered"] == {"speculative decoding is not modelled yet": 1}
+    assert summary["not_covered"] == {"speculative decoding by 'medusa'": 1}
     assert summary["malformed"] == ["x.jsonl:3: gpus: wrong"]
     group = summary["groups"]["everything"]["hardware"]["h100_sxm"]["ttft"]
     assert group["n"] == 1

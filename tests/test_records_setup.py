@@ -249,10 +249,29 @@ def test_options_that_only_flags_hold() -> None:
     assert found.kv_cache_memory_bytes == 30 * 2**30
 
 
+def test_drafts_with_the_acceptance_that_was_counted() -> None:
+    said = {"method": "eagle3", "draft_tokens": 3, "mean_accepted_length": 2.5}
+    found = setup(speculative=said)
+    drafts = found.deployment.engine.speculation
+    assert drafts is not None
+    assert (drafts.method, drafts.draft_tokens) == ("eagle3", 3)
+    assert drafts.mean_tokens == pytest.approx(2.5)
+    assert not any("acceptance" in rule for rule in found.rules)
+
+
+def test_drafts_without_a_count_take_the_usual_acceptance() -> None:
+    found = setup(speculative={"method": "nextn", "draft_tokens": 6}, engine__name="sglang")
+    drafts = found.deployment.engine.speculation
+    assert drafts is not None
+    assert (drafts.method, drafts.draft_tokens) == ("mtp", 5)  # the verified token counted
+    assert any("the usual" in rule for rule in found.rules)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"speculative": {"method": "mtp", "draft_tokens": 1}}, "speculative decoding"),
+        ({"speculative": {"method": "medusa", "draft_tokens": 1}}, "decoding by 'medusa'"),
+        ({"speculative": {"method": "ngram", "draft_tokens": 3}}, "without their acceptance"),
         ({"parallelism": {"tp": 8, "dp": 8, "dp_attention": True}}, "attention data parallelism"),
         ({"parallelism": {"tp": 1, "disagg": {"prefill_gpus": 4}}}, "separate servers"),
         ({"parallelism": {"tp": None}}, "parallelism not said"),

@@ -106,6 +106,23 @@ def test_engine_options_reach_the_deployment_under_vllms_names():
     assert engine.enable_prefix_caching is None
 
 
+def test_drafts_take_a_mean_rates_or_what_is_usual():
+    def drafts(**words):
+        return Scenario(model="m", device="d", speculative_method="mtp", **words).settings()
+
+    mean = drafts(num_speculative_tokens=3, acceptance="2.5").speculation
+    assert mean.mean_tokens == pytest.approx(2.5)
+    assert drafts(acceptance="0.8,0.5").speculation.acceptance == (0.8, 0.5)
+    assert drafts(acceptance="0.8").speculation.acceptance == (0.8,)
+    assert drafts().speculation.draft_tokens == 1
+    with pytest.raises(InputError, match="'many'"):
+        drafts(acceptance="many")
+    with pytest.raises(InputError, match="2 rates for 3 draft tokens"):
+        drafts(num_speculative_tokens=3, acceptance="0.8,0.5")
+    with pytest.raises(InputError, match="--speculative-method"):
+        Scenario(model="m", device="d", acceptance="2").settings()
+
+
 def test_capture_sizes_are_read_sorted_and_reach_the_engine():
     settings = Scenario(model="m", device="d", cudagraph_capture_sizes="4, 1,2").settings()
     assert settings.cudagraph_capture_sizes == (1, 2, 4)

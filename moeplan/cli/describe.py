@@ -82,6 +82,7 @@ def _engine(prepared: Prepared) -> dict[str, Any]:
     settings = {name: getattr(engine, name) for name in SETTINGS}
     settings["kv_cache_dtype"] = engine.kv_format
     settings["attention"] = engine.attention.name
+    settings["speculation"] = str(engine.speculation) if engine.speculation else None
     data["settings"] = settings
     data["reasons"] = dict(engine.reasons)
     return data
@@ -105,6 +106,8 @@ def show_assumptions(data: dict[str, Any]) -> None:
         f"KV {settings['kv_cache_dtype']}, "
         f"prefix caching {'on' if settings['prefix_caching'] else 'off'}"
     )
+    if settings["speculation"]:
+        render.print_line(f"drafts: {settings['speculation']}")
 
 
 def _machine(data: dict[str, Any]) -> str:
@@ -146,6 +149,6 @@ def show_settings(data: dict[str, Any]) -> None:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, bool):
+    if value is None or isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:,}" if isinstance(value, int) else f"{value}"

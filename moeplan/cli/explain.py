@@ -86,7 +86,7 @@ def explain_data(prepared: Prepared, step: StepOptions) -> dict[str, Any]:
 
     batch = _batch(prepared, step)
     padded = prepared.engine.padded_tokens(batch.tokens)
-    shares = operator_shares(prepared.stages, batch, prepared.engine)
+    shares = operator_shares(prepared.stages, batch, prepared.engine, prepared.tables.drafter)
     stages = prepared.timer.stage_seconds(batch)
     deployment = prepared.deployment
     return {
@@ -113,6 +113,7 @@ def _batch(prepared: Prepared, step: StepOptions) -> StepBatch:
         decode_contexts=[step.context] * step.batch,
         prefill_chunks=[(step.prefill, 0)] if step.prefill else [],
         sampled_rows=step.batch + (1 if step.prefill else 0),
+        tokens_a_decode=prepared.engine.tokens_a_decode,
     )
 
 

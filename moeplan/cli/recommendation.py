@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from moeplan.hardware_specs import Hardware
     from moeplan.planner.recommendation import Candidate, Recommendation
     from moeplan.planner.search import Request
+    from moeplan.speculation import Speculation
 
 _GOALS = {
     "throughput": "highest throughput",
@@ -104,6 +105,19 @@ def _options(candidate: Candidate) -> dict[str, Any]:
         "kv": engine.kv_format,
         "max_num_batched_tokens": engine.max_num_batched_tokens,
         "max_num_seqs": engine.max_num_seqs,
+        **_drafting(engine.speculation),
+    }
+
+
+def _drafting(drafts: Speculation | None) -> dict[str, Any]:
+    if drafts is None:
+        return {}
+    return {
+        "speculative_method": drafts.method,
+        "num_speculative_tokens": drafts.draft_tokens,
+        "acceptance": f"{drafts.mean_tokens:g}"
+        if drafts.draft_tokens == 1
+        else ",".join(f"{rate:g}" for rate in drafts.acceptance),
     }
 
 
@@ -189,7 +203,7 @@ def _show_rows(title: str, rows: list[dict[str, Any]], *, why: bool) -> None:
 def _cells(row: dict[str, Any]) -> list[str]:
     return [
         row["checkpoint"],
-        row["placement"],
+        " ".join([row["placement"], *_drafter_name(row["options"])]),
         row["kv_cache_dtype"],
         f"{row['max_num_batched_tokens']:,}",
         render.estimate(row["output_tok_s"]),
@@ -198,6 +212,11 @@ def _cells(row: dict[str, Any]) -> list[str]:
         render.estimate(row["latencies_s"]["ttft"]["mean"], 1e3),
         render.estimate(row["latencies_s"]["itl"]["mean"], 1e3),
     ]
+
+
+def _drafter_name(options: dict[str, Any]) -> list[str]:
+    method = options.get("speculative_method")
+    return [f"{method} {options['num_speculative_tokens']}"] if method else []
 
 
 def _show_counts(counts: Any) -> None:

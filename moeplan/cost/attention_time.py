@@ -33,17 +33,19 @@ class DecodeAttentionTime:
     t0: float
     slope: float
     cap: int | None
+    queries: int = 1
+    """Tokens that a sequence computes in a step; its last one attends to all before it."""
 
     @classmethod
-    def of(cls, op: DecodeAttentionOperator) -> DecodeAttentionTime:
-        """All executions of an operator in one step."""
+    def of(cls, op: DecodeAttentionOperator, queries: int = 1) -> DecodeAttentionTime:
+        """All executions of an operator in one step; queries of a sequence share what is read."""
         rate = op.table.rate_tflops
         slope = soft_maximum(
             op.bytes_per_context_token / (op.table.bandwidth_tb_per_s * TERA),
-            op.flops_per_context_token / (rate * TERA) if rate else 0.0,
+            queries * op.flops_per_context_token / (rate * TERA) if rate else 0.0,
         )
         floor, t0 = op.table.floor_us * MICRO, op.table.t0_us * MICRO
-        return cls(op.count, floor, t0, float(slope), op.cap)
+        return cls(op.count, floor, t0, float(slope), op.cap, queries)
 
     def equal_seconds(self, batches: np.ndarray, attended: float) -> np.ndarray:
         """Seconds for batches of sequences whose queries attend to `attended` tokens each."""
@@ -60,11 +62,11 @@ class DecodeAttentionTime:
 
     def seconds(self, contexts: Sequence[int]) -> float:
         """Seconds of a step of these sequences."""
-        cap = self.cap
+        cap, own = self.cap, self.queries
         if cap is None:  # the query attends to its own token too
-            total = sum(contexts) + len(contexts)
+            total = sum(contexts) + own * len(contexts)
         else:
-            total = sum([c + 1 if c < cap else cap for c in contexts])  # a list is faster
+            total = sum([c + own if c < cap else cap for c in contexts])  # a list is faster
         return self.count * max(self.floor, self.t0 + self.slope * total)
 
     def run_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:

@@ -15,17 +15,20 @@ class StepBatch:
 
     `decode_contexts`: tokens already in the cache of each decoding sequence, before this step.
     `prefill_chunks`: (new tokens, tokens computed before) of each prefilling sequence.
-    `sampled_rows`: rows that the LM head computes: decodes plus prompts that end in this step.
+    `sampled_rows`: sequences that get a token: decodes plus prompts that end in this step.
+    `tokens_a_decode`: tokens that each decoding sequence computes: its drafts and one more.
     """
 
     decode_contexts: Sequence[int] = field(default_factory=tuple)
     prefill_chunks: Sequence[tuple[int, int]] = field(default_factory=tuple)
     sampled_rows: int = 0
+    tokens_a_decode: int = 1
 
     @property
     def tokens(self) -> int:
         """Tokens that the step computes."""
-        return len(self.decode_contexts) + sum(new for new, _ in self.prefill_chunks)
+        decodes = self.tokens_a_decode * len(self.decode_contexts)
+        return decodes + sum(new for new, _ in self.prefill_chunks)
 
 
 class StepTimer(Protocol):

@@ -9,3 +9,5 @@ LEAST_PADDING = 4
 """Rows that pad each touched expert's batch at least."""
 PADDING_SHARE = 0.25
 """Rows of padding a row of an expert's batch, beyond the least."""
+DRAFT_NOVELTY = 0.73
+"""Experts that a further token of one sequence adds in a step, over those of a strange token."""

@@ -17,6 +17,7 @@ from moeplan.cost.engine_profile import IN_FLIGHT_BATCHES, capability, find_prof
 from moeplan.deployment import Deployment, EngineSettings
 from moeplan.errors import DeploymentError
 from moeplan.hardware_specs.schema import Device, EngineProfile, Hardware, HostOverhead
+from moeplan.speculation import Speculation
 
 MODEL_LEN_STEP = 16
 """`max_model_len` that nobody sets is the workload's longest sequence, rounded up to this."""
@@ -52,7 +53,13 @@ class ResolvedEngine:
     routes_padding: bool
     """Whether the rows that pad a batch to its graph are routed to experts too."""
     host: HostOverhead
+    speculation: Speculation | None
     reasons: MappingProxyType[str, str]
+
+    @property
+    def tokens_a_decode(self) -> int:
+        """Tokens that a step computes for a decoding sequence: its drafts and one more."""
+        return self.speculation.tokens_a_step if self.speculation else 1
 
     def padded_tokens(self, tokens: int) -> int:
         """Tokens that the GPU computes for a batch of `tokens`: the next captured size.
@@ -87,9 +94,8 @@ def resolve_engine(
     model_len = _model_len(deployment, max_sequence_tokens, reasons)
     tokens, seqs = _batch_limits(settings, profile, device, model_len, reasons)
     kv_format, attention = _kv_format(deployment, device, reasons)
-    asynchronous = _choose(
-        "async_scheduling", settings.async_scheduling, profile.async_scheduling, reasons
-    )
+    asynchronous = _asynchronous(settings, profile, reasons)
+    _check_speculation(deployment, reasons)
     batches = _concurrent_batches(settings, deployment.placement.pp, asynchronous)
     return ResolvedEngine(
         engine=settings.engine,
@@ -112,6 +118,7 @@ def resolve_engine(
         cuda_graph_sizes=_graph_sizes(settings, profile, device, tokens, seqs, reasons),
         routes_padding=settings.engine == "vllm" and not vllm_has(settings, "experts skip padding"),
         host=profile.host_on(device.id),
+        speculation=settings.speculation,
         reasons=MappingProxyType(reasons),
     )
 
@@ -141,6 +148,30 @@ def _check_ranges(settings: EngineSettings) -> None:
 def _choose(name: str, given: bool | None, default: bool, reasons: dict[str, str]) -> bool:
     reasons[name] = "engine default" if given is None else "set by the user"
     return default if given is None else given
+
+
+def _asynchronous(
+    settings: EngineSettings, profile: EngineProfile, reasons: dict[str, str]
+) -> bool:
+    """vLLM's first model runner drafts n-grams on the host, which nothing can overlap."""
+    drafts = settings.speculation
+    late = settings.engine == "vllm" and not vllm_has(settings, "n-grams drafted beside the step")
+    if drafts is not None and drafts.method == "ngram" and late:
+        reasons["async_scheduling"] = f"off with n-gram drafts in vLLM {settings.version}"
+        return False
+    return _choose("async_scheduling", settings.async_scheduling, profile.async_scheduling, reasons)
+
+
+def _check_speculation(deployment: Deployment, reasons: dict[str, str]) -> None:
+    if deployment.engine.speculation is None:
+        reasons["speculation"] = "engine default"
+        return
+    reasons["speculation"] = "set by the user"
+    if deployment.placement.pp > 1:
+        raise DeploymentError(
+            f"pp {deployment.placement.pp} with speculative decoding is not modelled; use --pp 1 "
+            "or leave --speculative-method out"
+        )
 
 
 def _model_len(deployment: Deployment, longest: int, reasons: dict[str, str]) -> int:
@@ -279,7 +310,9 @@ def _graph_sizes(
         reasons["cuda_graph_sizes"] = "set by the user"
         return tuple(size for size in settings.cudagraph_capture_sizes if size <= tokens)
     ceiling = profile.cuda_graph_tokens_on(device.compute_capability)
-    top = min(2 * seqs, ceiling, tokens)
-    reasons["cuda_graph_sizes"] = f"engine default up to min(2 × {seqs}, {ceiling}, {tokens})"
+    drafts = settings.speculation
+    rows = seqs * (drafts.tokens_a_step if drafts else 1)
+    top = min(2 * rows, ceiling, tokens)
+    reasons["cuda_graph_sizes"] = f"engine default up to min(2 × {rows}, {ceiling}, {tokens})"
     captured = seqs if vllm_has(settings, "graph of max_num_seqs") else None
     return capture_sizes(top, tokens, captured)

@@ -18,6 +18,7 @@ VLLM_SINCE: MappingProxyType[str, tuple[int, int]] = MappingProxyType(
         "graph of max_num_seqs": (0, 29),
         "asynchronous pipeline": (0, 29),
         "experts skip padding": (0, 33),
+        "n-grams drafted beside the step": (0, 33),
     }
 )
 """First vLLM release with a rule, found by reading the releases 0.20 to 0.33 side by side.

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from moeplan.cost.batch import StepBatch
 from moeplan.cost.engine import ResolvedEngine
-from moeplan.cost.operators import Cost, Load, Operator
+from moeplan.cost.operators import (
+    Cost,
+    DecodeAttentionOperator,
+    Load,
+    Operator,
+    draft_novelty,
+    states_a_decode,
+)
 from moeplan.cost.routing import distinct_experts
 from moeplan.cost.stages import Stage
 from moeplan.models.architecture import Architecture, MoEFFN
@@ -32,35 +39,69 @@ class OperatorShare:
 
 
 def operator_shares(
-    stages: tuple[Stage, ...], batch: StepBatch, engine: ResolvedEngine
+    stages: tuple[Stage, ...],
+    batch: StepBatch,
+    engine: ResolvedEngine,
+    drafter: Stage | None = None,
 ) -> list[OperatorShare]:
-    """Every operator of a step: bytes, FLOPs and seconds of all executions, and what binds."""
-    decodes = len(batch.decode_contexts)
+    """Every operator of a step: bytes, FLOPs and seconds of all executions, and what binds.
+
+    With drafts, `batch` computes them and `drafter` is one pass of what makes them.
+    """
+    rows: list[OperatorShare] = []
+    for index, stage in enumerate(stages):
+        rows += _stage_shares(index, stage, batch, engine, batch.tokens_a_decode)
+    if drafter is not None:
+        rows += _drafts(len(stages) - 1, drafter, batch, engine)
+    return _merged([row for row in rows if row.seconds > 0])
+
+
+def _drafts(
+    index: int, drafter: Stage, batch: StepBatch, engine: ResolvedEngine
+) -> list[OperatorShare]:
+    """The first pass follows all tokens of the step, each further one a token a sequence."""
+    contexts = [*batch.decode_contexts, *(new + before for new, before in batch.prefill_chunks)]
+    further = StepBatch(contexts, sampled_rows=len(contexts))
+    times = engine.tokens_a_decode - 2
+    rows = _stage_shares(index, drafter, batch, engine, 1)
+    rows += [_times(row, times) for row in _stage_shares(index, drafter, further, engine, 1)]
+    return [replace(row, name=f"drafter: {row.name}") for row in rows]
+
+
+def _times(row: OperatorShare, times: float) -> OperatorShare:
+    scaled = {name: times * getattr(row, name) for name in ("count", "bytes", "flops", "seconds")}
+    return replace(row, **scaled)
+
+
+def _stage_shares(
+    index: int, stage: Stage, batch: StepBatch, engine: ResolvedEngine, rows_a_decode: int
+) -> list[OperatorShare]:
+    decodes, each = len(batch.decode_contexts), batch.tokens_a_decode
     padded = engine.padded_tokens(batch.tokens)
     load = Load(
         float(padded if engine.routes_padding else batch.tokens),
         float(padded),
-        float(decodes),
-        float(batch.tokens - decodes),
-        float(batch.sampled_rows),
+        decodes * states_a_decode(each),
+        float(batch.tokens - each * decodes),
+        float(batch.sampled_rows + (rows_a_decode - 1) * decodes),
+        1.0 if batch.prefill_chunks else draft_novelty(each),
     )
-    rows = []
-    for index, stage in enumerate(stages):
-        rows += [_share(index, op, op.cost(load)) for op in stage.token]
-        rows += [_share(index, op, _decode_cost(op, batch)) for op in stage.decode_attention]
-        rows += [
-            _share(index, op, cost)
-            for op in stage.prefill_attention
-            for cost in _prefill_costs(op, batch)
-        ]
-    return _merged([row for row in rows if row.seconds > 0])
+    rows = [_share(index, op, op.cost(load)) for op in stage.token]
+    rows += [_share(index, op, _decode_cost(op, batch)) for op in stage.decode_attention]
+    return rows + [
+        _share(index, op, cost)
+        for op in stage.prefill_attention
+        for cost in _prefill_costs(op, batch)
+    ]
 
 
-def _decode_cost(op, batch: StepBatch) -> Cost:
-    contexts = np.asarray(batch.decode_contexts, dtype=float) + 1
+def _decode_cost(op: DecodeAttentionOperator, batch: StepBatch) -> Cost:
+    each = batch.tokens_a_decode
+    contexts = np.asarray(batch.decode_contexts, dtype=float) + each
     if op.cap is not None:
         contexts = np.minimum(contexts, op.cap)
-    return op.cost(contexts.sum())
+    together = replace(op, flops_per_context_token=each * op.flops_per_context_token)
+    return together.cost(contexts.sum())
 
 
 def _prefill_costs(op, batch: StepBatch) -> list[Cost]:

@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
+from moeplan.cost.drafter import drafter_of
 from moeplan.cost.engine import ResolvedEngine
 from moeplan.cost.engine_profile import vllm_has
 from moeplan.cost.kv_layout import KVCacheSpec, KVGroup
@@ -18,6 +19,7 @@ from moeplan.cost.kv_pages import LayerCache, layer_caches
 from moeplan.cost.stages import split_layers
 from moeplan.deployment import Deployment
 from moeplan.errors import DeploymentError
+from moeplan.models.architecture import Layer
 
 MLA_HYBRID_ALIGNMENT = 128
 """Blocks of models with both latent attention and recurrent layers are a multiple of this."""
@@ -59,7 +61,7 @@ def kv_plan(deployment: Deployment, engine: ResolvedEngine) -> KVPlan:
     Raises `DeploymentError` where a prefix-cached hybrid model's block exceeds the token budget in
     a vLLM that demands otherwise.
     """
-    stages = split_layers(deployment.architecture, deployment.placement.pp)
+    stages = _cached_layers(deployment)
     tp = deployment.placement.tp
     caches, stage_of = [], []
     for stage, layers in enumerate(stages):
@@ -91,6 +93,13 @@ def kv_plan(deployment: Deployment, engine: ResolvedEngine) -> KVPlan:
         ),
         state_bytes_per_sequence=state,
     )
+
+
+def _cached_layers(deployment: Deployment) -> list[tuple[Layer, ...]]:
+    """Layers of each stage; those of a drafter share the pool of the last."""
+    stages = split_layers(deployment.architecture, deployment.placement.pp)
+    drafter = drafter_of(deployment)
+    return [*stages[:-1], stages[-1] + (drafter.architecture.layers if drafter else ())]
 
 
 def _check_budget(
@@ -184,5 +193,7 @@ def _group(page: _Page, engine: ResolvedEngine, block_size: int) -> KVGroup:
     kind = page.cache.kind
     if kind != "recurrent":
         return KVGroup(kind, page.block_size, page.cache.window)
-    # With prefix caching the state before the running block is kept beside the current one.
-    return KVGroup(kind, block_size, fixed_blocks=2 if engine.prefix_caching else 1)
+    # With prefix caching the state before the running block is kept beside the current one, and
+    # one more for each draft: a rejected one goes back to the state before it.
+    drafts = engine.tokens_a_decode - 1
+    return KVGroup(kind, block_size, fixed_blocks=(2 if engine.prefix_caching else 1) + drafts)

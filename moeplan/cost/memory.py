@@ -9,11 +9,13 @@ engine's first look at free memory, so they lie in the part that utilisation lea
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from moeplan.cost.activations import activation_bytes
 from moeplan.cost.cuda_graphs import GIB, graph_bytes
+from moeplan.cost.drafter import drafter_weight_bytes
 from moeplan.cost.engine import ResolvedEngine
 from moeplan.cost.engine_profile import vllm_has
 from moeplan.cost.kv_groups import kv_plan
@@ -29,6 +31,7 @@ from moeplan.cost.weights import stage_weight_bytes
 from moeplan.deployment import Deployment
 from moeplan.errors import DoesNotFitError
 from moeplan.hardware_specs.schema import Hardware
+from moeplan.models.architecture import Layer
 
 CONTEXT_BYTES = 0.5 * GIB
 """CUDA context and loaded kernels (estimate)."""
@@ -185,7 +188,7 @@ def _stages(
         first, last = index == 0, index == len(cuts) - 1
         stages.append(
             StageMemory(
-                weights=stage_weight_bytes(deployment, hardware, layers, first=first, last=last),
+                weights=_weights(deployment, hardware, layers, first=first, last=last),
                 activations=activation_bytes(deployment, engine, layers, first=first, last=last),
                 workspaces=WORKSPACE_BYTES,
                 cuda_graphs=graphs * len(layers) / len(deployment.architecture.layers),
@@ -193,6 +196,14 @@ def _stages(
             )
         )
     return stages
+
+
+def _weights(
+    deployment: Deployment, hardware: Hardware, layers: Sequence[Layer], *, first: bool, last: bool
+) -> dict[str, float]:
+    found = stage_weight_bytes(deployment, hardware, layers, first=first, last=last)
+    drafter = drafter_weight_bytes(deployment, hardware) if last else 0.0
+    return found | ({"drafter": drafter} if drafter else {})
 
 
 def _inside(usage: StageMemory, inside: frozenset[str]) -> float:

@@ -13,7 +13,13 @@ from typing import Protocol
 
 import numpy as np
 
-from moeplan.cost.constants import LEAST_PADDING, PADDING_SHARE, REFERENCE_WIDTH, WINDOW_RATE
+from moeplan.cost.constants import (
+    DRAFT_NOVELTY,
+    LEAST_PADDING,
+    PADDING_SHARE,
+    REFERENCE_WIDTH,
+    WINDOW_RATE,
+)
 from moeplan.cost.routing import distinct_experts
 from moeplan.hardware_specs.schema import (
     AttentionDecode,
@@ -42,6 +48,9 @@ class Load:
     prefill_tokens: Array
     rows: Array
     """Rows that the LM head computes."""
+    novelty: float = 1.0
+    """Share of the tokens that choose experts independently; drafts choose much as the token
+    before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,19 @@ class Operator(Protocol):
 
     def cost(self, load: Load) -> Cost:
         """Work and time of one execution."""
+
+
+def draft_novelty(tokens_a_decode: int) -> float:
+    """Share of a sequence's tokens in a step that choose experts independently."""
+    return (1 + DRAFT_NOVELTY * (tokens_a_decode - 1)) / tokens_a_decode
+
+
+def states_a_decode(tokens_a_decode: int) -> float:
+    """Recurrent states that a sequence moves in a step, as multiples of one read and one write.
+
+    A state is read once and written after each token: a rejected draft goes back to one of them.
+    """
+    return (1 + tokens_a_decode) / 2
 
 
 def soft_maximum(a: Array, b: Array) -> Array:
@@ -168,7 +190,7 @@ class ExpertsOperator(_Tabled):
         return touched * self.expert_share
 
     def cost(self, load: Load) -> Cost:
-        experts = self.distinct(load.tokens)
+        experts = self.distinct(np.asarray(load.tokens) * load.novelty)
         copies = np.asarray(load.tokens) * self.experts_per_token * self.expert_share
         rows = copies / np.maximum(experts, 1e-9)
         pad = np.minimum(self.table.block_tokens, LEAST_PADDING + PADDING_SHARE * rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from moeplan.cost.drafter import drafter_of, fuse_operators
 from moeplan.cost.engine import ResolvedEngine, resolve_engine
 from moeplan.cost.kernel_choice import KernelChoice, choose_kernels
 from moeplan.cost.kv_layout import KVCacheSpec
@@ -40,6 +41,7 @@ class StepTables:
     ):
         self._deployment = deployment
         self._hardware = hardware
+        self._engine = engine
         self._cut = Cut(
             architecture=deployment.architecture,
             checkpoint=deployment.checkpoint,
@@ -57,14 +59,30 @@ class StepTables:
         """Operators of each pipeline stage."""
         return build_stages(self._deployment, self._hardware, self._cut)
 
+    @cached_property
+    def drafter(self) -> Stage | None:
+        """Operators of one pass of the drafter; None without one."""
+        drafter = drafter_of(self._deployment)
+        if drafter is None:
+            return None
+        cut = replace(
+            self._cut,
+            architecture=drafter.architecture,
+            checkpoint=drafter.checkpoint,
+            kernels=choose_kernels(drafter, self._hardware, self._engine),
+        )
+        (stage,) = build_stages(drafter, self._hardware, cut)
+        return replace(stage, token=(*fuse_operators(self._deployment, cut), *stage.token))
+
     def timer(self, engine: ResolvedEngine) -> StepTimeModel:
         """Step times under these engine settings."""
-        most = max(engine.max_num_batched_tokens, engine.max_num_seqs, _LEAST_TABLE)
+        rows = engine.max_num_seqs * engine.tokens_a_decode
+        most = max(engine.max_num_batched_tokens, rows, _LEAST_TABLE)
         top = 1 << (most - 1).bit_length()
         key = (top, engine.max_num_seqs, engine.cuda_graph_sizes)
         if key not in self._timers:
             small = self._hardware.kernel_set(self._deployment.device).small
-            self._timers[key] = StepTimeModel(self.stages, small, engine, top)
+            self._timers[key] = StepTimeModel(self.stages, small, engine, top, self.drafter)
         return self._timers[key]
 
 

@@ -15,7 +15,16 @@ from moeplan.cost.attention_time import DecodeAttentionTime, PrefillAttentionTim
 from moeplan.cost.batch import StepBatch
 from moeplan.cost.engine import ResolvedEngine
 from moeplan.cost.least_time import LeastQuery
-from moeplan.cost.operators import MICRO, TERA, Array, LinearOperator, Load, RecurrentOperator
+from moeplan.cost.operators import (
+    MICRO,
+    TERA,
+    Array,
+    LinearOperator,
+    Load,
+    RecurrentOperator,
+    draft_novelty,
+    states_a_decode,
+)
 from moeplan.cost.stages import Stage
 from moeplan.hardware_specs.schema import SmallKernels
 
@@ -26,8 +35,20 @@ _COARSE_STRIDE = 64
 class StageTimer:
     """GPU seconds of one pipeline stage."""
 
-    def __init__(self, stage: Stage, small: SmallKernels, engine: ResolvedEngine, most_tokens: int):
-        self._decode_attention = [DecodeAttentionTime.of(op) for op in stage.decode_attention]
+    def __init__(
+        self,
+        stage: Stage,
+        small: SmallKernels,
+        engine: ResolvedEngine,
+        most_tokens: int,
+        tokens_a_decode: int = 1,
+        rows_a_decode: int = 1,
+    ):
+        """`tokens_a_decode` and `rows_a_decode`: tokens, and rows of the head, of one sequence."""
+        self._each, self._rows_each = tokens_a_decode, rows_a_decode
+        self._decode_attention = [
+            DecodeAttentionTime.of(op, tokens_a_decode) for op in stage.decode_attention
+        ]
         self._prefill_attention = [PrefillAttentionTime.of(op) for op in stage.prefill_attention]
         layers = stage.layer_equivalents * MICRO
         self._small = layers * small.decode_us_per_layer
@@ -39,17 +60,29 @@ class StageTimer:
         self._mixed_top = self._graph_top if engine.piecewise_graphs else 0
         by_tokens, by_rows, self._recurrent = _split(stage.token)
         self._tokens = _token_table(by_tokens, most_tokens, engine)
-        self._rows = _row_table(by_rows, engine.max_num_seqs, engine.host.exposed_us_per_sequence)
+        rows = engine.max_num_seqs * rows_a_decode
+        self._rows = _row_table(by_rows, rows, engine.host.exposed_us_per_sequence)
+        self._decode_tokens = self._decode_token_table(by_tokens, engine)
         self._decode = self._decode_table(engine.max_num_seqs)
+
+    def _decode_token_table(self, operators: list, engine: ResolvedEngine) -> np.ndarray:
+        """Token-dependent seconds of pure decode steps by sequences."""
+        most = engine.max_num_seqs
+        if self._each == 1:
+            return np.array(self._tokens[: most + 1])
+        top = most * self._each
+        tokens = _token_table(operators, top, engine, draft_novelty(self._each))
+        return np.array(tokens)[:: self._each]
 
     def _decode_table(self, max_num_seqs: int) -> list[float]:
         batches = np.arange(max_num_seqs + 1)
-        total = np.array(self._tokens[: max_num_seqs + 1]) + np.array(self._rows)
+        total = self._decode_tokens + np.array(self._rows)[:: self._rows_each]
         return (total + self._recurrent_seconds(batches, 0) + self._small).tolist()
 
     def _recurrent_seconds(self, decodes: Array, prefill: Array) -> Array:
+        states = states_a_decode(self._each) * decodes
         return sum(
-            floor + per_sequence * decodes + per_token * prefill
+            floor + per_sequence * states + per_token * prefill
             for floor, per_sequence, per_token in self._recurrent
         )
 
@@ -61,25 +94,30 @@ class StageTimer:
         if not chunks:
             return max(self._decode[decodes] + attention, self._decode_launch(decodes))
         prefill = sum(new for new, _ in chunks)
-        work = self._tokens[decodes + prefill]
+        work = self._tokens[min(decodes * self._each + prefill, len(self._tokens) - 1)]
         work += sum(a.seconds(chunks) for a in self._prefill_attention)
         total = (
             work
-            + self._rows[min(batch.sampled_rows, len(self._rows) - 1)]
+            + self._rows[self._head_rows(batch)]
             + self._recurrent_seconds(decodes, prefill)
             + attention
             + self._small
             + self._prefill_extra
         )
-        return max(total, self._prefill_launch(decodes + prefill))
+        return max(total, self._prefill_launch(decodes * self._each + prefill))
 
     def _decode_launch(self, decodes: int) -> float:
         """Host seconds to launch a pure decode step: none in a full graph."""
-        return 0.0 if decodes <= self._graph_top else self._eager_launch
+        tokens = decodes * self._each
+        return 0.0 if tokens <= self._graph_top else self._eager_launch
 
     def _prefill_launch(self, tokens: int) -> float:
         """Host seconds to launch a step with prefill, which no full graph covers."""
         return self._piecewise_launch if tokens <= self._mixed_top else self._eager_launch
+
+    def _head_rows(self, batch: StepBatch) -> int:
+        drafts = (self._rows_each - 1) * len(batch.decode_contexts)
+        return min(batch.sampled_rows + drafts, len(self._rows) - 1)
 
     def decode_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
         """GPU time of each of the next pure decode steps."""
@@ -96,9 +134,10 @@ class StageTimer:
         `floors` holds steps to their launches; decodes that ride may be hidden in them.
         """
         batches = np.arange(query.largest + 1)
-        states = sum(per_sequence for _, per_sequence, _ in self._recurrent) * batches
-        rows = np.array(self._rows)[batches]
-        base = self._rising[batches] + rows + self._recurrent_seconds(0, 0) + self._small
+        states = self._recurrent_seconds(batches, 0) - self._recurrent_seconds(0, 0)
+        rows = np.array(self._rows)[batches * self._rows_each]
+        tokens = np.minimum.accumulate(self._decode_tokens[::-1])[::-1][batches]
+        base = tokens + rows + self._recurrent_seconds(0, 0) + self._small
         lone = states + sum(price(kind) for kind in self._decode_attention)
         decode, prefill = base + lone, self._least_prefill(query.sizes)
         if not floors:
@@ -146,10 +185,13 @@ def _recurrent_line(op: RecurrentOperator) -> tuple[float, float, float]:
     )
 
 
-def _token_table(operators: list, top: int, engine: ResolvedEngine) -> list[float]:
+def _token_table(
+    operators: list, top: int, engine: ResolvedEngine, novelty: float = 1.0
+) -> list[float]:
     """Seconds of the token-dependent operators for 0..top tokens.
 
     Exact up to 1,024 tokens (every graph size among them), linear between every 64th above.
+    `novelty`: share of the tokens that choose experts independently.
     """
     tokens = np.unique(
         np.concatenate(
@@ -158,7 +200,7 @@ def _token_table(operators: list, top: int, engine: ResolvedEngine) -> list[floa
     )
     padded = _padded(tokens, engine.cuda_graph_sizes)
     routed = padded if engine.routes_padding else tokens
-    load = Load(routed.astype(float), padded.astype(float), 0.0, 0.0, 0.0)
+    load = Load(routed.astype(float), padded.astype(float), 0.0, 0.0, 0.0, novelty)
     total = np.zeros(len(tokens))
     for op in operators:
         total += op.count * op.cost(load).seconds

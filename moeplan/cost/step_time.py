@@ -16,6 +16,7 @@ import numpy as np
 
 from moeplan.cost.attention_time import DecodeAttentionTime
 from moeplan.cost.batch import StepBatch
+from moeplan.cost.draft_time import DraftTimer
 from moeplan.cost.engine import ResolvedEngine
 from moeplan.cost.least_time import LeastQuery, LeastTimes
 from moeplan.cost.operators import MICRO
@@ -33,10 +34,18 @@ class StepTimeModel:
         small: SmallKernels,
         engine: ResolvedEngine,
         most_tokens: int | None = None,
+        drafter: Stage | None = None,
     ):
-        """`most_tokens`: largest step that it will price, the engine's own limit by default."""
-        most_tokens = most_tokens or max(engine.max_num_batched_tokens, engine.max_num_seqs)
-        self._stages = [StageTimer(stage, small, engine, most_tokens) for stage in stages]
+        """`most_tokens`: largest step that it will price, the engine's own limit by default.
+
+        `drafter` is one pass of what drafts for the last stage.
+        """
+        each = engine.tokens_a_decode
+        most_tokens = most_tokens or max(engine.max_num_batched_tokens, each * engine.max_num_seqs)
+        self._stages = [
+            StageTimer(stage, small, engine, most_tokens, each, each) for stage in stages
+        ]
+        self._drafts = drafter and DraftTimer(drafter, small, engine, most_tokens)
         self.stages = len(self._stages)
         host = engine.host
         self._async = engine.async_scheduling
@@ -46,6 +55,8 @@ class StepTimeModel:
     def stage_seconds(self, batch: StepBatch) -> tuple[float, ...]:
         """Seconds that each pipeline stage spends on a batch; host time at the first."""
         gpu = [stage.seconds(batch) for stage in self._stages]
+        if self._drafts:
+            gpu[-1] += self._drafts.seconds(batch)
         gpu[0] = self._with_host(gpu[0], len(batch.decode_contexts) + len(batch.prefill_chunks))
         gpu[-1] = max(gpu[-1], self._stream * batch.sampled_rows)
         return tuple(gpu)
@@ -59,7 +70,10 @@ class StepTimeModel:
         return sum(self.stage_seconds(batch))
 
     def decode_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
-        """Seconds of each of the next `steps` pure decode steps, shape (steps,)."""
+        """Seconds of each of the next `steps` pure decode steps, shape (steps,).
+
+        Not for engines that draft: their sequences do not advance in step.
+        """
         return self.decode_stage_seconds(contexts, steps).sum(axis=0)
 
     def decode_stage_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
@@ -99,4 +113,8 @@ class StepTimeModel:
     ) -> LeastTimes:
         stages = [stage.least(query, price, floors=floors) for stage in self._stages]
         decode, riding, prefill = (np.array(part) for part in zip(*stages, strict=True))
+        if self._drafts:
+            drafts = self._drafts.least(query, price, floors=floors)
+            for steps, more in zip((decode, riding, prefill), drafts, strict=True):
+                steps[-1] += more
         return LeastTimes(decode, riding, prefill, np.zeros(self.stages))

@@ -20,6 +20,8 @@ output. Hence, over all steps with d decodes and e ends of prompts,
 
 which enters with a price of its own: it keeps the bound from prefilling on empty replicas only.
 
+Drafts yield several tokens a step: decode steps are then counted as if all were accepted.
+
 Which steps can occur: vLLM gives a prompt all that the token budget leaves. A step either exhausts
 its budget, which cuts one prompt short, or it ends all its prompts; and it is shorter than the
 shortest prompt only if it ends one that was cut. So short steps come at most one to a full one.
@@ -107,23 +109,33 @@ class _Bounder:
     def bounds(self, *, whole_loops: bool) -> Bounds:
         """Everything together."""
         demand = self.demand
-        e2e_s = self._first_token_s + (demand.outputs - 1) * self._gap_s
+        steps = self._least_steps(demand.outputs - 1)
+        e2e_s = self._first_token_s + steps * self._gap_s
         last = float((demand.arrivals_s - demand.arrivals_s[0] + e2e_s).max())
         seconds = max(last, self._run_seconds(len(demand)))
         e2e = _statistics(e2e_s)
         if whole_loops:
             e2e["mean"] = max(e2e["mean"], self._closed_loop_e2e_s())
-        gap = dict.fromkeys(STATISTICS, self._gap_s * _SLACK)
+        gap = self._gap_s * _SLACK
         return Bounds(
             output_tok_s=float(demand.outputs.sum()) / (seconds * _SLACK),
-            latencies={"ttft": self._ttft(), "e2e": e2e, "tpot": gap, "itl": gap},
+            latencies={
+                "ttft": self._ttft(),
+                "e2e": e2e,
+                "tpot": dict.fromkeys(STATISTICS, gap / self.prepared.engine.tokens_a_decode),
+                "itl": dict.fromkeys(STATISTICS, gap),
+            },
         )
+
+    def _least_steps(self, tokens: np.ndarray) -> np.ndarray:
+        """Steps that decode so many tokens of a request if every draft is accepted."""
+        return -(-tokens // self.prepared.engine.tokens_a_decode)
 
     # Latencies of single requests
 
     @cached_property
     def _gap_s(self) -> float:
-        """Least time between two tokens of a request."""
+        """Least time between two steps of a request."""
         return float(self.by_step.step_decode.min())
 
     @cached_property
@@ -180,7 +192,7 @@ class _Bounder:
         """Least time in which that many requests, the shortest ones, are served."""
         demand = self.demand
         prompts = float(np.sort(self.counted)[:requests].sum())
-        decodes = float(np.sort(demand.outputs - 1)[:requests].sum())
+        decodes = float(self._least_steps(np.sort(demand.outputs - 1)[:requests]).sum())
         attention = self.by_work.prompt_attention
         if requests < len(demand):
             attention = self._attention_of_each * requests

@@ -1,10 +1,11 @@
-"""Every deployment worth a look: formats × placements × KV formats × engine settings."""
+"""Every deployment worth a look: formats × placements × KV formats × engine settings × drafts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 from moeplan.deployment import Cluster, Deployment, EngineSettings, Placement, Router
 from moeplan.errors import DeploymentError
@@ -118,15 +119,17 @@ def build_candidates(
 
 
 def _settings(engine: EngineSettings, space: Space) -> Iterator[EngineSettings]:
-    for kv in space.kv_formats:
-        for budget in space.token_budgets:
-            for limit in space.running_limits:
-                yield replace(
-                    engine,
-                    kv_cache_dtype=kv,
-                    max_num_batched_tokens=budget or engine.max_num_batched_tokens,
-                    max_num_seqs=limit or engine.max_num_seqs,
-                )
+    """All mixes; a drafter is tried beside none."""
+    drafts = dict.fromkeys((engine.speculation, None))
+    varied = product(space.kv_formats, space.token_budgets, space.running_limits, drafts)
+    for kv, budget, limit, speculation in varied:
+        yield replace(
+            engine,
+            kv_cache_dtype=kv,
+            max_num_batched_tokens=budget or engine.max_num_batched_tokens,
+            max_num_seqs=limit or engine.max_num_seqs,
+            speculation=speculation,
+        )
 
 
 def fewer_sequences(deployment: Deployment, in_flight: int) -> Iterator[Deployment]:

@@ -73,7 +73,7 @@ def chunk_steps(
     budget = engine.max_num_batched_tokens
     recurrent = [g.block_size for g in prepared.kv.groups if g.kind == "recurrent"]
     block = max(recurrent, default=1) if engine.prefix_caching else 1
-    full = budget - largest - (block if block > 1 else 0)
+    full = budget - largest * engine.tokens_a_decode - (block if block > 1 else 0)
     greedy = not given.long_prefill_token_threshold and full > 1
     if not greedy:
         full = 1  # chunks of any size

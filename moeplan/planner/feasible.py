@@ -94,4 +94,12 @@ def _behaviour(prepared: Prepared, demand: Demand) -> tuple:
         seqs = min(seqs, demand.in_flight)
     checkpoint = deployment.checkpoint
     name = checkpoint.repo or checkpoint.name
-    return name, deployment.placement, engine.kv_format, budget, seqs, engine.cuda_graph_sizes
+    return (
+        name,
+        deployment.placement,
+        engine.kv_format,
+        budget,
+        seqs,
+        engine.cuda_graph_sizes,
+        engine.speculation,
+    )

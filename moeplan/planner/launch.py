@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 
 from moeplan.cost.predictor import Prepared
 from moeplan.deployment import EngineSettings
+from moeplan.speculation import Speculation
 
 FIRST_PORT = 8000
 _PLACEHOLDER_MODEL = "PATH_TO_YOUR_CHECKPOINT"
+_PLACEHOLDER_HEAD = "PATH_TO_YOUR_EAGLE3_HEAD"
 
 
 def launch_commands(prepared: Prepared) -> list[str]:
@@ -70,10 +73,20 @@ def _as_given(settings: EngineSettings) -> dict[str, object]:
         "--enforce-eager": settings.enforce_eager,
         "--cudagraph-capture-sizes": settings.cudagraph_capture_sizes or None,
         "--disable-hybrid-kv-cache-manager": settings.disable_hybrid_kv_cache_manager,
+        "--speculative-config": _speculative_config(settings.speculation),
     }
     if settings.async_scheduling is not None:
         given[_switch("async-scheduling", settings.async_scheduling)] = True
     return given
+
+
+def _speculative_config(drafts: Speculation | None) -> str | None:
+    if drafts is None:
+        return None
+    config: dict[str, object] = {"method": drafts.method}
+    if drafts.method == "eagle3":
+        config["model"] = _PLACEHOLDER_HEAD
+    return json.dumps(config | {"num_speculative_tokens": drafts.draft_tokens})
 
 
 def _switch(name: str, on: bool) -> str:

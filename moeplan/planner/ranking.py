@@ -36,10 +36,15 @@ def score_of(
         steady_ttft_s=None if math.isnan(steady) else steady,
         usd_per_million_output_tokens=usd_per_million_output_tokens(cost, gpus, throughput),
         watts=serving_watts(hardware, prepared.deployment.device) * gpus,
-        mean_decode_batch=float(result.token_counts.mean()),
+        mean_decode_batch=float(result.token_counts.mean()) / _tokens_a_step(prepared),
         mean_context=float((result.input_tokens + result.output_tokens / 2).mean()),
         preemptions=int(result.preemptions.sum()),
     )
+
+
+def _tokens_a_step(prepared: Prepared) -> float:
+    drafts = prepared.engine.speculation
+    return drafts.mean_tokens if drafts else 1.0
 
 
 def _known(values: dict[str, float]) -> dict[str, float]:

@@ -19,10 +19,10 @@ _SAME = 0.005
 def decode_shares(prepared: Prepared, batch: int, context: int) -> list[OperatorShare]:
     """Operators of a decode step of `batch` sequences at `context` tokens, slowest first."""
     batch = max(1, min(batch, prepared.engine.max_num_seqs))
-    step = StepBatch(decode_contexts=[context] * batch, sampled_rows=batch)
-    return sorted(
-        operator_shares(prepared.stages, step, prepared.engine), key=lambda row: -row.seconds
-    )
+    engine = prepared.engine
+    step = StepBatch([context] * batch, (), batch, engine.tokens_a_decode)
+    shares = operator_shares(prepared.stages, step, engine, prepared.tables.drafter)
+    return sorted(shares, key=lambda row: -row.seconds)
 
 
 def typical_shares(candidate: Candidate) -> list[OperatorShare]:
@@ -57,8 +57,9 @@ def why_it_loses(winner: Candidate, other: Candidate, objective: Objective) -> s
 def _token_seconds(candidate: Candidate) -> dict[str, float]:
     """Where a user's time per token goes: the operators of a decode step, and the rest."""
     seconds: dict[str, float] = defaultdict(float)
+    drafts = candidate.prepared.engine.speculation
     for row in typical_shares(candidate):
-        seconds[row.name] += row.seconds
+        seconds[row.name] += row.seconds / (drafts.mean_tokens if drafts else 1.0)
     rest = candidate.score.latencies["tpot"]["mean"] - sum(seconds.values())
     return {**seconds, WAITING: max(rest, 0.0)}
 

@@ -53,7 +53,7 @@ class Candidate:
 
     @property
     def family(self) -> tuple[str, str]:
-        """Checkpoint and placement: its other settings make variants of one deployment."""
+        """Checkpoint, placement and drafts: other settings make variants of one deployment."""
         return family(self.prepared)
 
     @property
@@ -67,9 +67,10 @@ class Candidate:
 
 
 def family(prepared: Prepared) -> tuple[str, str]:
-    """Checkpoint and placement."""
+    """Checkpoint, and placement with drafts."""
     deployment = prepared.deployment
-    return deployment.checkpoint.repo or deployment.checkpoint.name, str(deployment.placement)
+    form = deployment.checkpoint.repo or deployment.checkpoint.name
+    return form, f"{deployment.placement}{_drafts(prepared)}"
 
 
 def label(prepared: Prepared) -> str:
@@ -77,8 +78,13 @@ def label(prepared: Prepared) -> str:
     deployment, engine = prepared.deployment, prepared.engine
     return (
         f"{deployment.checkpoint.name} {deployment.placement} kv {engine.kv_format} "
-        f"budget {engine.max_num_batched_tokens} seqs {engine.max_num_seqs}"
+        f"budget {engine.max_num_batched_tokens} seqs {engine.max_num_seqs}{_drafts(prepared)}"
     )
+
+
+def _drafts(prepared: Prepared) -> str:
+    drafts = prepared.engine.speculation
+    return f" {drafts.method} {drafts.draft_tokens}" if drafts else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,8 +68,6 @@ def deployment_of(record: RunRecord, hardware: Hardware) -> Setup:
 
 def _check_covered(record: RunRecord) -> None:
     spread = record.parallelism
-    if record.speculative is not None:
-        raise NotCovered("speculative decoding is not modelled yet")
     if spread.disagg is not None:
         raise NotCovered("prefill and decode on separate servers")
     if spread.dp_attention or (spread.dp or 1) > 1:

@@ -15,6 +15,7 @@ from moeplan.records.annotations import known_settings
 from moeplan.records.record import ENGINE_OPTIONS, RunRecord
 from moeplan.records.rules import Rules
 from moeplan.records.setup_model import kv_format_of
+from moeplan.records.setup_speculation import speculation_of
 from moeplan.records.versions import engine_version
 
 _MXFP4_LAYERS = {
@@ -48,6 +49,7 @@ def engine_of(
         kernel=_kernel(record, architecture, checkpoint, device, hardware, rules),
         online_quantization=_online_quantization(record, architecture, checkpoint),
     )
+    settings = replace(settings, speculation=speculation_of(record, rules))
     return replace(settings, **_options(record, rules))
 
 

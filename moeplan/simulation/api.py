@@ -36,6 +36,7 @@ def scheduler_settings(prepared: Prepared) -> SchedulerSettings:
         mixed_prefill=engine.mixed_prefill,
         long_prefill_token_threshold=given.long_prefill_token_threshold,
         watermark=given.watermark,
+        speculation=given.speculation,
     )
 
 

@@ -17,6 +17,7 @@ from moeplan.cost.kv_layout import KVCacheSpec
 from moeplan.simulation.requests import Request
 from moeplan.simulation.scheduler import Scheduler
 from moeplan.simulation.scheduler_base import Cohort, SchedulerBase
+from moeplan.simulation.speculative import SpeculativeScheduler
 from moeplan.simulation.step_plan import SchedulerSettings, StepPlan
 
 
@@ -25,6 +26,8 @@ def make_scheduler(
 ) -> SchedulerBase:
     """The scheduler for these settings; `know_blocks` as in `SchedulerBase`."""
     piped = settings.pipeline_parallel_size > 1
+    if settings.speculation is not None:
+        return SpeculativeScheduler(settings, kv, know_blocks=know_blocks)
     return (PipelinedScheduler if piped else Scheduler)(settings, kv, know_blocks=know_blocks)
 
 

@@ -70,7 +70,7 @@ class Recorder:
             else:
                 request.first_token_s = end_s
             request.token_s = end_s
-        tokens = count + len(plan.ending)
+        tokens = plan.decoded_tokens + len(plan.ending)
         if tokens:
             self._times.append(end_s)
             self._counts.append(tokens)

@@ -48,6 +48,7 @@ class Request:
         "finish_s",
         "first_token_s",
         "generated",
+        "held",
         "hit_tokens",
         "in_step",
         "index",
@@ -62,6 +63,7 @@ class Request:
         "spec",
         "target",
         "token_s",
+        "verified",
     )
 
     def __init__(self, spec: RequestSpec):
@@ -85,6 +87,8 @@ class Request:
         """Whether its last token came with that of all lockstep decodes."""
         self.chunk_start = 0
         """`computed` before its last chunk."""
+        self.held = 0
+        """Tokens that its blocks were taken for, where drafts take more than are computed."""
         self.in_step = -1
         """Index of the last step that sampled a token of it."""
         self.seq = 0
@@ -98,6 +102,8 @@ class Request:
         """Keys of the prompt's shareable blocks by block size (exact pool only)."""
         self.junction = 0
         """Tokens shared with an earlier request that not all KV groups had cached."""
+        self.verified = 0
+        """Steps that verified drafts of it."""
         self.preemptions = 0
         self.hit_tokens = 0
         """Tokens found in the prefix cache, over all admissions."""

@@ -99,7 +99,7 @@ class SchedulerBase(ABC):
         for request in plan.last:
             if request.blocks:  # else it was preempted while its last token was on its way
                 self.running.remove(request)
-                self.pool.release(request, again=False)
+                self._release(request, again=False)
 
     @property
     def unfinished(self) -> int:
@@ -155,6 +155,9 @@ class SchedulerBase(ABC):
     @abstractmethod
     def _eligible(self, request: Request) -> bool:
         """Whether a decode's previous token is known when the next step begins."""
+
+    def _release(self, request: Request, *, again: bool) -> None:
+        self.pool.release(request, again=again)
 
     def _end(self, plan: StepPlan, request: Request) -> None:
         """A step takes a request (`computed` is absolute) to where its last token is sampled."""
@@ -235,7 +238,7 @@ class SchedulerBase(ABC):
             victim.regular = False
         elif victim.generated < victim.output:
             self._prefills.remove(victim)
-        self.pool.release(victim, again=True)
+        self._release(victim, again=True)
         if victim.generated < victim.output:  # else its last token is on its way
             victim.computed = 0
             victim.target = victim.prompt + victim.generated

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from moeplan.cost.batch import StepBatch
 from moeplan.errors import InputError
 from moeplan.simulation.requests import Request
+from moeplan.speculation import Speculation
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class SchedulerSettings:
     """Most tokens of one prompt in a step; 0: no limit."""
     watermark: float = 0.0
     """Share of the blocks that admission leaves free while anything runs."""
+    speculation: Speculation | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_num_batched_tokens", "max_num_seqs", "pipeline_parallel_size"):
@@ -55,6 +57,7 @@ class StepPlan:
         "ending",
         "free_blocks",
         "fresh",
+        "gains",
         "held_back",
         "index",
         "last",
@@ -70,6 +73,8 @@ class StepPlan:
         self.decodes: tuple[Request, ...] = ()
         self.contexts: list[int] = []
         """Cached tokens of each decode."""
+        self.gains: list[int] = []
+        """Tokens that each decode gets where that differs from 1 each, empty otherwise."""
         self.prefills: list[tuple[Request, int, int]] = []
         """Request, new tokens, tokens computed before."""
         self.ending: list[Request] = []
@@ -86,9 +91,18 @@ class StepPlan:
         self.waiting = 0
         self.free_blocks = 0
 
+    @property
+    def decoded_tokens(self) -> int:
+        """Tokens that the decodes get."""
+        return sum(self.gains) if self.gains else len(self.decodes)
+
     def items(self) -> Iterator[tuple[int, int, int]]:
-        """(request index, tokens scheduled, tokens computed once they are) of each request."""
-        for request, context in zip(self.decodes, self.contexts, strict=True):
-            yield request.index, 1, context + 1
+        """(request index, tokens scheduled, tokens computed once they are) of each request.
+
+        Of a decode's drafts those that are accepted.
+        """
+        for i, (request, context) in enumerate(zip(self.decodes, self.contexts, strict=True)):
+            gain = self.gains[i] if self.gains else 1
+            yield request.index, gain, context + gain
         for request, new, before in self.prefills:
             yield request.index, new, before + new

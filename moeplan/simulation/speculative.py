@@ -1,0 +1,138 @@
+"""The scheduler of an engine that verifies drafts: every decode gains some tokens a step.
+
+vLLM's rules (v1/core/sched/scheduler.py, async_scheduler.py):
+
+- A decode computes its drafts and one more token, all of them against the budget; what is rejected
+  is taken off when the step's result is known. Its blocks stay.
+- Blocks are taken for all drafts, and for those that the drafter writes ahead.
+- A step that is scheduled before its predecessor's result is known has to assume that everything
+  was accepted. A request whose last token that predecessor sampled wastes its row.
+
+How many drafts a step accepts follows the rates of `Speculation`: each request has a sequence of
+evenly spread numbers of its own, so that its mean comes out whatever else runs.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from moeplan.cost.batch import StepBatch
+from moeplan.cost.kv_layout import KVCacheSpec
+from moeplan.errors import InputError
+from moeplan.simulation.requests import Request
+from moeplan.simulation.scheduler_base import Cohort, SchedulerBase
+from moeplan.simulation.step_plan import SchedulerSettings, StepPlan
+
+_STRIDE = (5**0.5 - 1) / 2
+"""Multiples of it, modulo 1, are spread evenly (golden ratio)."""
+_STRIDE_OF_REQUESTS = 2**0.5 - 1
+
+
+class SpeculativeScheduler(SchedulerBase):
+    """vLLM V1's scheduler with drafts; see `SchedulerBase` for its rules and use."""
+
+    def __init__(
+        self, settings: SchedulerSettings, kv: KVCacheSpec, *, know_blocks: bool | None = None
+    ):
+        """See `SchedulerBase`. Raises InputError without drafts and for pipeline stages."""
+        drafts = settings.speculation
+        if drafts is None or settings.pipeline_parallel_size > 1:
+            raise InputError(
+                f"pipeline_parallel_size is {settings.pipeline_parallel_size} and speculation "
+                f"{drafts}; this scheduler takes 1 stage and drafts: use make_scheduler"
+            )
+        super().__init__(settings, kv, know_blocks=know_blocks)
+        self._each = drafts.tokens_a_step
+        self._lookahead = drafts.lookahead
+        self._rising_rates = drafts.acceptance[::-1]
+        self._ended: list[int] = []  # contexts of those that the plan at hand ends
+        self._wasted: list[int] = []  # contexts of those that the plan before this one ended
+
+    def steady_steps(self, open_plans: int) -> int:  # noqa: ARG002
+        """See `SchedulerBase.steady_steps`: no step is like another."""
+        return 0
+
+    def cohorts(self) -> list[Cohort]:
+        """Never asked for: there are no steady steps."""
+        raise NotImplementedError
+
+    def advance(self, steps: int) -> list[StepPlan]:
+        """Never asked for: there are no steady steps."""
+        raise NotImplementedError
+
+    def accepted(self, request: Request) -> int:
+        """How many drafts of a request its next step accepts."""
+        request.verified += 1
+        place = (request.index * _STRIDE_OF_REQUESTS + request.verified * _STRIDE) % 1.0
+        return len(self._rising_rates) - bisect_right(self._rising_rates, place)
+
+    def _step_together(self, plan: StepPlan, budget: int, prefills: Sequence[Request]) -> bool:  # noqa: ARG002
+        return False
+
+    def _step_some(self, plan: StepPlan, decodes: list[Request]) -> None:
+        plan.decodes = tuple(decodes)
+        plan.contexts = [r.computed for r in decodes]
+        plan.fresh = decodes
+        for request in decodes:
+            gain = min(1 + self.accepted(request), request.final - request.computed)
+            plan.gains.append(gain)
+            request.chunk_start = request.computed
+            request.computed += gain
+            request.in_step = plan.index
+            if request.computed == request.final:
+                self._ended.append(request.computed)
+                self._end(plan, request)
+
+    def complete(self, plan: StepPlan) -> None:
+        """See `SchedulerBase.complete`."""
+        super().complete(plan)
+        if plan.index == self._index - 1:  # nothing was scheduled meanwhile
+            self._wasted = []
+
+    def _seal(self, plan: StepPlan) -> StepPlan:
+        sealed = super()._seal(plan)
+        batch = sealed.batch
+        sealed.batch = StepBatch(
+            [*batch.decode_contexts, *self._wasted],
+            batch.prefill_chunks,
+            batch.sampled_rows + len(self._wasted),
+            self._each,
+        )
+        self._wasted, self._ended = self._ended if self.settings.async_scheduling else [], []
+        return sealed
+
+    def _extend_decode(self, request: Request) -> bool:
+        cached, before = request.computed, request.chunk_start
+        lag = self.pool.lag
+        assumed = max(cached, before + self._each) if lag and request.in_step >= 0 else cached
+        total = max(min(assumed + self._each + self._lookahead, request.final), request.held)
+        done = before if lag else cached
+        if not self.pool.extend(request, request.held, total, done, done):
+            return False
+        request.held = total
+        return True
+
+    def _chunk(self, request: Request, budget: int) -> int:
+        if request.decoding:
+            return min(self._each, budget)
+        return super()._chunk(request, budget)
+
+    def _prefill(self, plan: StepPlan, request: Request, chunk: int) -> None:
+        request.held = max(request.computed + chunk, request.held)
+        super()._prefill(plan, request, chunk)
+
+    def _release(self, request: Request, *, again: bool) -> None:
+        computed, request.computed = request.computed, request.held
+        super()._release(request, again=again)
+        request.computed, request.held = computed, 0
+
+    def _join(self, request: Request) -> None:
+        request.decoding = True
+        request.in_step = -1
+
+    def _leave(self, request: Request) -> None:
+        request.decoding = False
+
+    def _eligible(self, request: Request) -> bool:  # noqa: ARG002
+        return True
