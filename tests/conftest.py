@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(config, items):
     if "vllm" not in asked and not os.environ.get(NAMED):
         reasons["vllm"] = f"needs vLLM's CPU build: run with -m vllm, or set {NAMED}"
     if "browser" not in asked:
-        reasons["browser"] = "drives Chromium: run with -m browser"
+        reasons["browser"] = "drives Chromium for minutes: run with -m browser"
     for item in items:
         for marker, reason in reasons.items():
             if marker in item.keywords:

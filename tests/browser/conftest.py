@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
+from support.planner import MOEPLAN, Shown
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -27,69 +27,7 @@ FLAGS = [
 ]
 KEPT = Path(__file__).parents[2] / "screenshots"
 """Pictures of pages whose test failed."""
-START_S = 60.0
-WAIT_MS = 90_000
-SETTLED = """() => {
-  const app = document.querySelector('[data-testid="stApp"]');
-  return app && app.dataset.testScriptState === 'notRunning'
-    && !document.querySelector('[data-testid="stSkeleton"]')
-    && document.querySelector('[data-testid="stMain"] h2');
-}"""
-"""The script has run and everything is drawn."""
-
-
-class Shown:
-    """A page in the browser; what is not here is Playwright's."""
-
-    def __init__(self, page):
-        self._page = page
-
-    def __getattr__(self, name: str):
-        return getattr(self._page, name)
-
-    def settle(self) -> None:
-        """Wait until everything is drawn, and stays so."""
-        self._page.wait_for_function(SETTLED, timeout=WAIT_MS)
-        self._page.wait_for_timeout(400)
-        self._page.wait_for_function(SETTLED, timeout=WAIT_MS)
-
-    def text(self) -> str:
-        """All text beside the inputs."""
-        self.settle()
-        return self._page.get_by_test_id("stMain").inner_text()
-
-    def metrics(self) -> dict[str, str]:
-        """Figures by their names; the first of each."""
-        self.settle()
-        found: dict[str, str] = {}
-        for box in self._page.get_by_test_id("stMetric").all():
-            name = box.get_by_test_id("stMetricLabel").inner_text()
-            found.setdefault(name, box.get_by_test_id("stMetricValue").inner_text())
-        return found
-
-    def commands(self) -> list[str]:
-        """What the page says is the same on the command line."""
-        self.settle()
-        box = self._page.get_by_test_id("stExpander").filter(
-            has_text="The same on the command line"
-        )
-        box.locator("summary").click()
-        code = box.locator("code").first
-        code.wait_for(timeout=WAIT_MS)
-        return [line for line in code.inner_text().splitlines() if line.strip()]
-
-    def saved(self, label: str, nth: int = 0) -> str:
-        """Content of a download, by the text and number of its button."""
-        button = self._page.get_by_test_id("stDownloadButton").filter(has_text=label).nth(nth)
-        with self._page.expect_download(timeout=WAIT_MS) as download:
-            button.locator("button").click()
-        return Path(download.value.path()).read_text()
-
-    def alert(self, text: str) -> str:
-        """The message that holds this text, once it is there."""
-        box = self._page.get_by_test_id("stAlert").filter(has_text=text).first
-        box.wait_for(timeout=WAIT_MS)
-        return box.inner_text()
+START_S = 120.0
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -105,7 +43,7 @@ def planner() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "moeplan"), "ui", "--port", str(port)]
+    command = [MOEPLAN, "ui", "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
@@ -136,7 +74,8 @@ def chromium():
         pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser.new_context(accept_downloads=True)
+        # Without a GPU every frame of an animation is painted by the processor.
+        yield browser.new_context(accept_downloads=True, reduced_motion="reduce")
         browser.close()
 
 

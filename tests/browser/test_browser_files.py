@@ -1,30 +1,20 @@
-"""Uploads, refusals and looks of the planner in a real browser."""
+"""Files given to the planner in a real browser: good ones are used, broken ones explained."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
+from support.looks import fits_a_desk_and_a_phone
+from support.planner import MOEPLAN, WAIT_MS, printed, text
 
 from moeplan.models.catalogue import FOLDER
 
 pytestmark = pytest.mark.browser
-MOEPLAN = str(Path(sys.executable).parent / "moeplan")
-WAIT_MS = 90_000
-PICTURES = os.environ.get("MOEPLAN_PICTURES")
-"""Folder for pictures of all pages; docs/img holds such."""
-PAGES = ("recommend", "load-curve", "why", "compare", "evidence", "timeline")
-
-
-def choose_config(page, content: bytes) -> None:
-    """Choose a file as the model's config.json."""
-    file = {"name": "my config.json", "mimeType": "application/json", "buffer": content}
-    page.locator('input[type="file"]').first.set_input_files(file)
 
 
 def catalogued_config(slug: str) -> dict:
@@ -45,30 +35,48 @@ def test_a_broken_config_gets_one_helpful_line_and_a_good_one_a_prediction(open_
     page.settle()
     page.get_by_role("button", name="Own config.json").click()
     for content, says in BROKEN:
-        choose_config(page, content)
+        page.choose_file("config.json of a model", "my config.json", content)
         line = page.alert(says)
         assert "moeplan failed" not in line
         assert "Traceback" not in line
         assert "/tmp" not in line
     assert "model=qwen3-30b-a3b" in page.url  # what was there before the files is back
     config = catalogued_config("gpt-oss-20b") | {"dtype": "bfloat16"}
-    choose_config(page, json.dumps(config).encode())
+    page.choose_file("config.json of a model", "my config.json", json.dumps(config).encode())
     page.wait_for_url(lambda url: "model=" not in url, timeout=WAIT_MS)
-    page.get_by_test_id("stMetric").first.wait_for(timeout=WAIT_MS)
-    assert page.get_by_test_id("stAlert").count() == 0
-    assert page.metrics()["Step"].endswith("s")
+    expect(page.get_by_test_id("stAlert")).to_have_count(0, timeout=WAIT_MS)
+    expect(page.metric("Step")).to_have_text(re.compile("s$"), timeout=WAIT_MS)
     assert "qwen3-30b-a3b" not in page.text()
     assert "model=" not in page.url
 
 
+TRACE = [{"timestamp": 0.2 * i, "input_length": 300 + 40 * i, "output_length": 16 + i}
+         for i in range(12)]  # fmt: skip
+
+
+def test_an_uploaded_trace_is_simulated_as_the_command_does(open_page, tmp_path):
+    page = open_page("timeline?model=qwen3-30b-a3b&device=h100_sxm&arrivals=trace")
+    assert "no file is named" in page.alert("trace")
+    page.choose_file("Recorded requests", "broken.jsonl", b'{"timestamp": 0}\n')
+    line = page.alert("broken.jsonl")
+    assert "/tmp" not in line
+    content = "".join(json.dumps(row) + "\n" for row in TRACE)
+    (tmp_path / "my trace.jsonl").write_text(content)
+    page.choose_file("Recorded requests", "my trace.jsonl", content.encode())
+    expect(page.metric("Requests")).to_have_text(str(len(TRACE)), timeout=WAIT_MS)
+    (command,) = page.commands()
+    assert "my trace.jsonl" in command
+    point = printed(command, tmp_path)["points"][0]
+    page.shows({"Output tok/s": text(point["output_tok_s"])})
+
+
 def test_evidence_equals_the_score_and_takes_results(open_page, tmp_path):
-    page = open_page("evidence?metric=decode&by=hardware")
-    page.settle()
     out = tmp_path / "score.json"
-    subprocess.run(
-        [MOEPLAN, "score", "--published", "--by", "hardware", "--json", str(out)],
-        capture_output=True, timeout=200, check=False,
-    )  # fmt: skip
+    command = [MOEPLAN, "score", "--published", "--by", "hardware", "--json", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as score:
+        page = open_page("evidence")
+        page.settle()
+        score.wait(timeout=WAIT_MS / 1000)
     found = json.loads(out.read_text())
     groups = found["summary"]["groups"]["everything"]["hardware"]
     rows = json.loads(page.saved("JSON"))
@@ -77,6 +85,8 @@ def test_evidence_equals_the_score_and_takes_results(open_page, tmp_path):
     for device, families in groups.items():
         for family, figures in families.items():
             assert shown[device, family] == pytest.approx(figures["median_error"], abs=1e-6)
+    fits_a_desk_and_a_phone(page, "evidence")
+    page.set_viewport_size({"width": 1280, "height": 900})
     _import_results(page)
 
 
@@ -103,9 +113,7 @@ RESULT = {
 
 
 def _import_results(page) -> None:
-    files = page.locator('input[type="file"]')
-    broken = {"name": "run.json", "mimeType": "application/json", "buffer": b'{"x": 1}'}
-    files.first.set_input_files(broken)
+    page.choose_file("Result files", "run.json", b'{"x": 1}')
     page.get_by_role("button", name="Import").click()
     line = page.alert("no known result format")
     assert "run.json" in line
@@ -115,50 +123,13 @@ def _import_results(page) -> None:
         box.click()
         box.fill(word)
         page.get_by_role("option", name=word, exact=True).click()
-    good = broken | {"name": "mine.json", "buffer": json.dumps(RESULT).encode()}
-    files.first.set_input_files(good)
+    page.choose_file("Result files", "mine.json", json.dumps(RESULT).encode())
     page.get_by_role("button", name="Import").click()
     page.get_by_role("button", name="Forget them").wait_for(timeout=WAIT_MS)
-    assert page.metrics()["Your own"] == "1"
+    page.shows({"Your own": "1"})
     (kept,) = (json.loads(line) for line in page.saved("Run records").splitlines())
     assert (kept["architecture"], kept["hardware"]) == ("gpt-oss-20b", "h100_sxm")
     assert "mine.json" in page.commands()[0]
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_pages_fit_a_desk_and_a_phone(open_page, name):
-    page = open_page("" if name == "recommend" else name)
-    fits(page, 1280)
-    picture(page, f"{name}-1280-light.png", 1280)
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.emulate_media(color_scheme="dark")
-    if PICTURES:  # a narrow page hides its inputs only when it is opened
-        page.reload()
-    fits(page, 390)
-    background = page.evaluate(
-        "getComputedStyle(document.querySelector('[data-testid=\"stApp\"]')).backgroundColor"
-    )
-    assert max(int(part) for part in re.findall(r"\d+", background)[:3]) < 64
-    picture(page, f"{name}-390-dark.png", 390)
-
-
-def fits(page, width: int) -> None:
-    """Nothing has to be scrolled sideways, and nothing went wrong."""
-    assert "moeplan failed" not in page.text()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.wait_for_function(
-        """() => [...document.querySelectorAll('[data-testid="stMain"] .js-plotly-plot')]
-             .every(plot => plot.getBoundingClientRect().right <= innerWidth + 1)"""
-    )
-
-
-def picture(page, name: str, width: int) -> None:
-    if not PICTURES:
-        return
-    height = page.evaluate("document.querySelector('[data-testid=\"stMain\"]').scrollHeight")
-    page.set_viewport_size({"width": width, "height": min(height + 60, 5000)})
-    page.wait_for_timeout(1500)
-    page.screenshot(path=Path(PICTURES) / name)
 
 
 def test_the_server_listens_on_loopback_only(planner):
