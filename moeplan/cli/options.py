@@ -68,7 +68,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     if field.json_schema_extra:
         info: Any = typer.Argument(help=help_text, metavar=name.upper())
     else:
-        info = typer.Option(*_names(name, field.annotation), help=help_text, metavar=metavar)
+        info = typer.Option(_words(name, field), help=help_text, metavar=metavar)
     default = inspect.Parameter.empty if field.is_required() else field.default
     if default not in (None, inspect.Parameter.empty) and not flag:
         default = str(default)
@@ -89,11 +89,11 @@ def _metavar(annotation: Any) -> str:
     return next((name for kind, name in names.items() if kind in kinds), "TEXT")
 
 
-def _names(name: str, annotation: Any) -> tuple[str, ...]:
+def _words(name: str, field: FieldInfo) -> str:
+    """`--name`, with `--no-name` where a flag is on unless told otherwise, or three-valued."""
     words = name.replace("_", "-")
-    if bool in get_args(annotation):  # three-valued: unset leaves the engine's default
-        return (f"--{words}/--no-{words}",)
-    return (f"--{words}",)
+    switched_off = bool in get_args(field.annotation) or field.default is True
+    return f"--{words}/--no-{words}" if switched_off else f"--{words}"
 
 
 def _parsed_type(annotation: Any, *, flag: bool) -> Any:
