@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from moeplan.cli.options import JsonFlag, with_options
 from moeplan.errors import InputError
 from moeplan.scenario import Scenario
 from moeplan.validate.experiment import ExperimentOptions, plan_of
+
+if TYPE_CHECKING:
+    from moeplan.calibration import Calibration
 
 validate = typer.Typer(
     cls=ErrorBoundary,
@@ -176,19 +179,38 @@ def unpack(
 
 
 def calibrate(
-    stores: Annotated[list[Path], typer.Argument(help="Folders of runs and probes.")],
+    stores: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs and probes, or files of run records (.jsonl)."),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Calibration to write.")],
     hardware_dir: Annotated[
         Path | None, typer.Option(help="Folder with hardware files.  [default: the plans' own]")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Fit the parameters that measured steps identify; held-out runs only judge."""
+    """Fit the parameters that measured steps identify; held-out runs only judge.
+
+    Of run records it takes the client's figures that one kind of step makes up.
+    """
     from moeplan.calibration import save_calibration
     from moeplan.cli.render import emit
+    from moeplan.validate.cli_show import show_calibration
+
+    found, problems = _fitted(stores, hardware_dir)
+    save_calibration(out, found)
+    for problem in problems:
+        print(f"not used: {problem}", file=sys.stderr)
+    emit(found, as_json, show_calibration)
+    print(f"wrote {out}", file=sys.stderr)
+
+
+def _fitted(stores: list[Path], hardware_dir: Path | None) -> tuple[Calibration, list[str]]:
+    """The calibration that stores or files of records give, and what of them was not used."""
+    if any(store.is_file() for store in stores):
+        return _fitted_to_records(stores, hardware_dir)
     from moeplan.hardware_specs import load_hardware
     from moeplan.validate.calibrate import calibrate as fit
-    from moeplan.validate.cli_show import show_calibration
     from moeplan.validate.measured import read_store
 
     evidence = [read_store(store) for store in stores]
@@ -196,11 +218,22 @@ def calibrate(
             for run in e.runs]  # fmt: skip
     own = hardware_dir or next((run.plan.hardware_dir for run, _ in runs), None)
     found = fit(runs, load_hardware(runs[0][1] / own if own else None))
-    save_calibration(out, found)
-    for problem in (problem for e in evidence for problem in e.problems):
-        print(f"not used: {problem}", file=sys.stderr)
-    emit(found, as_json, show_calibration)
-    print(f"wrote {out}", file=sys.stderr)
+    return found, [problem for e in evidence for problem in e.problems]
+
+
+def _fitted_to_records(
+    files: list[Path], hardware_dir: Path | None
+) -> tuple[Calibration, list[str]]:
+    from moeplan.calibration.from_records import calibrate_records
+    from moeplan.cli.progress import progress_bar
+    from moeplan.hardware_specs import load_hardware
+    from moeplan.records.reader import read_many
+
+    read = read_many(files)
+    with progress_bar("calibrating") as bar:
+        found, steps = calibrate_records(read.records, load_hardware(hardware_dir), bar)
+    unused = [f"{name}: {reason}" for name, reason in steps.unused.items()]
+    return found, [*read.problems, *unused]
 
 
 @contextmanager

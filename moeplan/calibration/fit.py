@@ -24,8 +24,13 @@ MODEL_ERROR = 0.04
 """Standard deviation of log(step time) that even a perfect fit leaves: the cost model's own."""
 NARROWED = 0.8
 """A parameter counts as determined if the steps shrink its spread below this share of the prior."""
+USUAL_ROUNDS = 12
+"""How often fits price all steps, in multiples of the parameters; tells only how far a fit is."""
 MOST_WEIGHT = 16
 """Observations count as at most this many steps: one cell must not drown the others."""
+
+
+Tick = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -45,16 +50,19 @@ class Fit:
         return {p.address: p.value for p in self.parameters if p.determined}
 
 
-def fit_steps(hardware: Hardware, datasets: Sequence[Dataset]) -> Fit:
+def fit_steps(
+    hardware: Hardware, datasets: Sequence[Dataset], tick: Tick = lambda _share: None
+) -> Fit:
     """Fit the parameters that the steps of these deployments determine.
 
-    Held-out observations are priced before and after, never fitted. Raises `InputError` where
-    there is nothing to fit.
+    Held-out observations are priced before and after, never fitted; `tick` is called with the rough
+    share that is done whenever the steps have been priced. Raises `InputError` where there is
+    nothing to fit.
     """
     if not any(data.fitted for data in datasets):
         raise InputError("no measured steps to fit; run a plan with the probe on, or give probe/")
     parameters = relevant_parameters(hardware, datasets)
-    problem = _Problem(hardware, datasets, parameters)
+    problem = _Problem(hardware, datasets, parameters, tick)
     everything = problem.solve(range(len(parameters)))
     determined = [
         i for i in range(len(parameters)) if everything.spread[i] < NARROWED * parameters[i].spread
@@ -88,8 +96,13 @@ class _Problem:
     """Residuals of the steps as a function of standardised log changes."""
 
     def __init__(
-        self, hardware: Hardware, datasets: Sequence[Dataset], parameters: Sequence[Parameter]
+        self,
+        hardware: Hardware,
+        datasets: Sequence[Dataset],
+        parameters: Sequence[Parameter],
+        tick: Tick,
     ):
+        self._tick, self._asked = tick, 0
         self._hardware = hardware
         self._datasets = [data for data in datasets if data.fitted]
         self._parameters = parameters
@@ -119,6 +132,8 @@ class _Problem:
         picked = [self._parameters[i] for i in chosen]
 
         def residuals(x: np.ndarray) -> np.ndarray:
+            self._asked += 1
+            self._tick(min(self._asked / (USUAL_ROUNDS * len(self._parameters)), 1.0))
             values = {
                 p.address: p.prior * float(np.exp(p.spread * shift))
                 for p, shift in zip(picked, x, strict=True)
