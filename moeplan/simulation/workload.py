@@ -139,10 +139,8 @@ def requests(workload: Workload) -> list[RequestSpec]:
             rows = tuple(sorted(rows, key=lambda row: row.timestamp))
         return [_of_row(i, row, workload) for i, row in enumerate(rows)]
     count = workload.num_prompts
-    low, high = _bounds(workload.input_tokens, workload.input_range)
-    inputs = rng.integers(low, high, count, endpoint=True)
-    low, high = _bounds(workload.output_tokens, workload.output_range)
-    outputs = rng.integers(low, high, count, endpoint=True)
+    inputs = _lengths(rng, count, *_bounds(workload.input_tokens, workload.input_range))
+    outputs = _lengths(rng, count, *_bounds(workload.output_tokens, workload.output_range))
     times = _send_times(workload, rng)
     shared = _shared_prefix(workload)
     return [
@@ -151,6 +149,16 @@ def requests(workload: Workload) -> list[RequestSpec]:
             zip(times, inputs.tolist(), outputs.tolist(), strict=True)
         )
     ]
+
+
+def _lengths(rng: np.random.Generator, count: int, low: int, high: int) -> np.ndarray:
+    """Whole lengths from `low` to `high`, uniform, one from each of `count` equal parts.
+
+    Their mean is that of the range for every seed: independent draws of 100 lengths miss it by
+    6 %, which a loaded engine makes a multiple of in its queue.
+    """
+    places = (rng.permutation(count) + rng.random(count)) / count
+    return low + np.floor(places * (high - low + 1)).astype(int)
 
 
 def warmups(workload: Workload) -> list[RequestSpec]:
