@@ -26,7 +26,7 @@ from moeplan.hardware_specs.schema import (
     MoE,
     RecurrentKernel,
 )
-from moeplan.models.architecture import LatentAttention
+from moeplan.models.architecture import GatedDeltaNet, LatentAttention, Mamba2
 from moeplan.models.checkpoint import Checkpoint
 
 NOT_MULTIPLIED = frozenset(
@@ -261,6 +261,13 @@ def _state(deployment: Deployment, kernels: KernelSet) -> Pick[RecurrentKernel] 
         raise DeploymentError(
             f"no table of recurrent layers on {deployment.device}; use another device"
         )
-    table = nearest(kernels.recurrent, ("triton",))
+    mixers = {type(layer.mixer) for layer in deployment.architecture.layers}
+    own = f"triton-{_STATES[Mamba2 if Mamba2 in mixers else GatedDeltaNet]}"
+    families = {table.family: table for table in kernels.recurrent}
+    table = families.get(own) or nearest(kernels.recurrent, ("triton-recurrent", "triton"))
     exact = matches(table.family, "triton")
     return Pick("recurrent", "state", "triton", table, exact, "Triton runs recurrent layers")
+
+
+_STATES = {GatedDeltaNet: "gdn", Mamba2: "mamba2"}
+"""Kernel family of each kind of state; `triton-recurrent` where a device tells none apart."""
