@@ -299,3 +299,28 @@ def test_other_engines_share_out_memory_their_own_way():
     assert trtllm.kv_pool == pytest.approx(0.9 * (trtllm.total - used), rel=0.001)
     for found in (vllm, sglang, trtllm):
         assert 0 <= found.remainder < found.kv_bytes_per_block
+
+
+def latent_peak(**options):
+    """Activations of GLM-4.7-Flash where they are more than the sampler's."""
+    return lay_out("glm-4.7-flash", device="h100_sxm", max_num_seqs=64, **options).usage.activations
+
+
+def test_latent_attention_takes_room_for_the_context_that_it_expands():
+    # 20 heads of 192 + 256 elements in BF16, for 65,536 cached tokens at most
+    whole = latent_peak(max_model_len=40_960)
+    assert whole == latent_peak(max_model_len=16_384)
+    half = latent_peak(longest=4_096, max_model_len=4_096)
+    assert whole - half == pytest.approx(32_768 * 20 * 448 * 2)
+
+
+def test_sparse_and_grouped_attention_expand_no_context():
+    for model, tp in (("deepseek-v3.2", 8), ("llama-3.1-8b", 1)):
+        peaks = [
+            lay_out(
+                model, device="h200", tp=tp, max_num_seqs=16, max_num_batched_tokens=8192,
+                max_model_len=length,
+            ).usage.activations
+            for length in (8192, 65_536)
+        ]  # fmt: skip
+        assert peaks[0] == peaks[1]

@@ -11,13 +11,22 @@ from collections.abc import Sequence
 
 from moeplan.cost.engine import ResolvedEngine
 from moeplan.deployment import Deployment
-from moeplan.models.architecture import DenseFFN, GatedDeltaNet, Layer, Mamba2, MoEFFN
+from moeplan.models.architecture import (
+    DenseFFN,
+    GatedDeltaNet,
+    LatentAttention,
+    Layer,
+    Mamba2,
+    MoEFFN,
+)
 
 ELEMENT_BYTES = 2
 RESIDENT_HIDDEN_COPIES = 4
 """Hidden states alive beside a layer's own buffers: input, residual, normalised, output."""
 SAMPLER_BYTES_PER_LOGIT = 14
 """BF16 logits, the FP32 copy, probabilities and the random draw (2 + 3 × 4)."""
+CONTEXT_LIMIT = 65_536
+"""Cached tokens that vLLM expands at once at most with latent attention."""
 VISION_PROFILE_BYTES = 1.6 * 2**30
 """Peak of the vision tower on its largest image.
 
@@ -39,9 +48,28 @@ def activation_bytes(
     tokens = engine.max_num_batched_tokens
     widest = max((_layer_width(x, hidden, deployment.placement.tp) for x in layers), default=0)
     forward = tokens * (RESIDENT_HIDDEN_COPIES * hidden + widest) * ELEMENT_BYTES
+    forward = max(forward, *(_latent_peak(x.mixer, deployment, engine) for x in layers))
     logits = engine.max_num_seqs * deployment.architecture.vocab_size if last else 0
     vision = VISION_PROFILE_BYTES if first and deployment.architecture.vision_params else 0.0
     return max(forward, logits * SAMPLER_BYTES_PER_LOGIT, vision)
+
+
+def _latent_peak(mixer: object, deployment: Deployment, engine: ResolvedEngine) -> float:
+    """Peak bytes inside latent attention: keys and values of a cached context, expanded.
+
+    vLLM's profiling run takes room for what chunked prefill may expand at once
+    (`v1/attention/backends/mla/common.py`, `determine_chunked_prefill_workspace_size`). Sparse
+    attention expands nothing.
+    """
+    if engine.engine != "vllm" or not isinstance(mixer, LatentAttention) or mixer.indexer:
+        return 0.0
+    pages = engine.max_num_seqs * engine.block_size
+    cached = min(max(8 * engine.max_model_len, 4 * pages), CONTEXT_LIMIT)
+    heads = mixer.num_heads / deployment.placement.tp
+    expanded = max(cached, pages) * heads * (mixer.qk_nope_head_dim + mixer.v_head_dim)
+    width = RESIDENT_HIDDEN_COPIES * deployment.architecture.hidden_size
+    width += _mixer_width(mixer, deployment.placement.tp)
+    return (engine.max_num_batched_tokens * width + expanded) * ELEMENT_BYTES
 
 
 def _layer_width(layer: Layer, hidden: int, tp: int) -> float:
