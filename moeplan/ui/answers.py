@@ -163,4 +163,5 @@ _DOING = {
     "simulate": "Simulating",
     "score": "Comparing records with predictions",
     "timeline": "Recording steps",
+    "calibrate": "Fitting constants",
 }

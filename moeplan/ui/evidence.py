@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,11 +12,11 @@ from moeplan.cli import render
 from moeplan.records.record import RunRecord
 from moeplan.records.report import DIMENSIONS, FAMILIES, make_report
 from moeplan.records.score import RecordScore, score
-from moeplan.ui import charts, evidence_import, frame, state
+from moeplan.ui import charts, evidence_calibration, evidence_import, frame, state
 from moeplan.ui.answers import worked
 from moeplan.ui.commands import options_line
 from moeplan.ui.figures import escaped
-from moeplan.ui.records import own_records, shipped_records
+from moeplan.ui.records import digest, own_records, shipped_records
 from moeplan.ui.resources import hardware
 from moeplan.ui.state import Inputs
 from moeplan.ui.tables import fields, table
@@ -42,7 +41,8 @@ def page() -> None:
         _scatter(inputs, chosen)
         _errors(inputs, chosen)
         _left_out(chosen)
-    evidence_import.show(inputs)
+    evidence_import.show()
+    evidence_calibration.show(inputs)
     frame.on_the_command_line(_commands(inputs))
 
 
@@ -53,11 +53,9 @@ def _scores() -> list[RecordScore]:
 
 
 def _scored(records: Sequence[RunRecord]) -> list[RecordScore]:
-    content = "".join(record.model_dump_json() for record in records)
-    digest = hashlib.sha256(content.encode()).hexdigest()
     return worked(
         "score",
-        (digest,),
+        (digest(records),),
         lambda bar: score(records, hardware(), jobs=1, progress=bar),
         form=list,
     )
@@ -223,4 +221,5 @@ def _commands(inputs: Inputs) -> list[str]:
     score_line = f"moeplan score --published --by {by} {rest}".strip()
     if not own_records():
         return [score_line]
-    return [*evidence_import.command_lines(), f"{score_line} records.jsonl"]
+    own = evidence_import.command_lines()
+    return [*own, *evidence_calibration.command_lines(), f"{score_line} records.jsonl"]

@@ -1,4 +1,4 @@
-"""The user's own measurements and calibration: import, list, forget."""
+"""The user's own measurements: import, list, forget."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from moeplan.calibration import load_calibration
 from moeplan.cli.records import parse_facts
 from moeplan.errors import MoeplanError, RecordError
 from moeplan.records.importers import IMPORTERS, import_results
@@ -16,17 +15,16 @@ from moeplan.records.reader import read_records
 from moeplan.records.record import RunRecord
 from moeplan.ui.figures import escaped
 from moeplan.ui.records import own_records
-from moeplan.ui.resources import calibration, hardware, model_names
-from moeplan.ui.state import Inputs
+from moeplan.ui.resources import hardware, model_names
 from moeplan.ui.tables import save, table
-from moeplan.ui.uploads import keep, kept, named, path_of
+from moeplan.ui.uploads import keep, named, path_of
 
 FORMATS = ("bf16", "fp8", "nvfp4", "mxfp4", "int4")
 NOT_SAID = "as the file says"
 
 
-def show(inputs: Inputs) -> None:
-    """Import of result files, and the calibration in use."""
+def show() -> None:
+    """Import of result files."""
     st.subheader("Your own measurements")
     st.caption(f"Result files of {', '.join(IMPORTERS)}, or run records (.jsonl).")
     with st.form("import", border=True):
@@ -40,7 +38,6 @@ def show(inputs: Inputs) -> None:
     for problem in st.session_state.get("import problems", []):
         st.error(escaped(problem))
     _own()
-    _calibration(inputs)
 
 
 def _facts() -> list[str]:
@@ -120,56 +117,3 @@ def command_lines() -> list[str]:
         words = ["moeplan", "records", "import", name, "--out", "records.jsonl"]
         lines.append(shlex.join([*words, *(part for fact in facts for part in ("--set", fact))]))
     return lines
-
-
-def _calibration(inputs: Inputs) -> None:
-    st.subheader("Calibration in use")
-    st.caption(
-        "A calibration replaces constants by what your own GPUs show. It is fitted to engine steps "
-        "that `moeplan validate run` records; figures of a load generator alone do not tell one "
-        "constant from another."
-    )
-    st.code("moeplan validate plan … && moeplan validate run plan.toml\nmoeplan calibrate runs",
-            language=None)  # fmt: skip
-    key = inputs.key("calibration file")
-    st.file_uploader("Calibration file", type="json", key=key, on_change=_take, args=(key,))
-    problem = st.session_state.get("calibration problem")
-    if problem:
-        st.error(escaped(problem))
-    if not calibration():
-        st.info("None: the constants that ship are in use.", icon=":material/tune:")
-        return
-    _show_calibration()
-
-
-def _take(key: str) -> None:
-    """Put an uploaded calibration to use on all pages, or say what is wrong with it."""
-    file = st.session_state[key]
-    st.session_state["calibration"] = ""
-    st.session_state["calibration problem"] = None
-    if file is None:
-        return
-    try:
-        word = keep(file, "calibration.json")
-        load_calibration(kept(word).path)
-        st.session_state["calibration"] = word
-    except MoeplanError as error:
-        st.session_state["calibration problem"] = named(str(error))
-
-
-def _show_calibration() -> None:
-    file = kept(calibration())
-    found = load_calibration(file.path)
-    st.success(escaped(f"{file.name} is in use on all pages: {len(found.overrides)} constants."))
-    if st.button("Stop using it"):
-        st.session_state["calibration"] = ""
-        st.rerun()
-    columns: dict[str, Any] = {
-        "constant": lambda row: row["address"],
-        "shipped": lambda row: row["prior"],
-        "calibrated": lambda row: row["value"],
-        "spread": lambda row: row["spread"],
-        "source of the shipped one": lambda row: row["prior_source"],
-    }
-    rows = [p.model_dump() for p in found.parameters if p.determined]
-    table("Calibration", rows, columns)

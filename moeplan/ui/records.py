@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+
 import streamlit as st
 
 from moeplan.records.published import published_records
@@ -22,3 +25,9 @@ def own_records() -> list[RunRecord]:
 def all_records() -> list[RunRecord]:
     """Published runs, then the user's own."""
     return [*shipped_records(), *own_records()]
+
+
+def digest(records: Iterable[RunRecord]) -> str:
+    """Hash of their content."""
+    content = "".join(record.model_dump_json() for record in records)
+    return hashlib.sha256(content.encode()).hexdigest()

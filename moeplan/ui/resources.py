@@ -24,6 +24,11 @@ def hardware() -> Hardware:
     return _hardware(path_of(word) if word else None)
 
 
+def shipped_hardware() -> Hardware:
+    """All known hardware as it ships."""
+    return _hardware(None)
+
+
 def calibration() -> str:
     """The word of the calibration in use in this session; "" for none."""
     return st.session_state.get("calibration", "")

@@ -77,13 +77,18 @@ def keep(file: UploadedFile, file_name: str, most: int = MOST_BYTES) -> str:
         raise InputError(
             f"{file.name!r} holds {len(content) / MEGA:.1f} MB; at most {most / MEGA:g} MB are read"
         )
+    return keep_content(content, file.name, file_name)
+
+
+def keep_content(content: bytes, name: str, file_name: str) -> str:
+    """Keep what its owner calls `name` under a name of our own; returns its word."""
     digest = hashlib.sha256(content).hexdigest()[:_DIGITS]
     folder = Path(_folder().name) / f"upload-{digest}"
     folder.mkdir(exist_ok=True)
     path = folder / file_name
     path.write_bytes(content)
     word = f"{UPLOAD_MARK}{digest}/{file_name}"
-    st.session_state.setdefault("uploads", {})[word] = Kept(path, file.name)
+    st.session_state.setdefault("uploads", {})[word] = Kept(path, name)
     return word
 
 

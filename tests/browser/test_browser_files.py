@@ -87,7 +87,10 @@ def test_evidence_equals_the_score_and_takes_results(open_page, tmp_path):
             assert shown[device, family] == pytest.approx(figures["median_error"], abs=1e-6)
     fits_a_desk_and_a_phone(page, "evidence")
     page.set_viewport_size({"width": 1280, "height": 900})
-    _import_results(page)
+    records = _import_results(page)
+    (tmp_path / "records.jsonl").write_text(records)
+    content = _calibrate(page, tmp_path)
+    _load_calibration(page, content)
 
 
 RESULT = {
@@ -108,11 +111,13 @@ RESULT = {
     "total_token_throughput": 2400.0,
     "mean_ttft_ms": 50.0,
     "mean_tpot_ms": 9.0,
+    "median_itl_ms": 8.0,
 }
 """What `vllm bench serve --save-result` writes, in part."""
 
 
-def _import_results(page) -> None:
+def _import_results(page) -> str:
+    """Import a result after a broken one; the records that the page then offers."""
     page.choose_file("Result files", "run.json", b'{"x": 1}')
     page.get_by_role("button", name="Import").click()
     line = page.alert("no known result format")
@@ -127,9 +132,39 @@ def _import_results(page) -> None:
     page.get_by_role("button", name="Import").click()
     page.get_by_role("button", name="Forget them").wait_for(timeout=WAIT_MS)
     page.shows({"Your own": "1"})
-    (kept,) = (json.loads(line) for line in page.saved("Run records").splitlines())
+    records = page.saved("Run records")
+    (kept,) = (json.loads(line) for line in records.splitlines())
     assert (kept["architecture"], kept["hardware"]) == ("gpt-oss-20b", "h100_sxm")
     assert "mine.json" in page.commands()[0]
+    return records
+
+
+def _calibrate(page, folder: Path) -> str:
+    """Fit a calibration, as the command does; the file that the page then offers."""
+    page.get_by_role("button", name="Calibrate from these records").click()
+    page.get_by_text("1 of 1 records show the time of a step").wait_for(timeout=WAIT_MS)
+    content = page.saved("Calibration file")
+    (command,) = (line for line in page.commands() if line.startswith("moeplan calibrate"))
+    own, other = json.loads(content), printed(command, folder)
+    for name in ("parameters", "covariance", "sources", "setups", "before", "after"):
+        assert own[name] == other[name]
+    page.get_by_role("button", name="Use it on all pages").click()
+    page.alert("is in use on all pages")
+    return content
+
+
+def _load_calibration(page, content: str) -> None:
+    """Broken ones are explained, a good one is in use on other pages and in their commands."""
+    page.get_by_role("button", name="Stop using it").click()
+    page.alert("None in use")
+    page.choose_file("Calibration file", "mine.json", content.replace("0.", "1.", 1).encode())
+    assert "hash does not fit" in page.alert("mine.json")
+    page.choose_file("Calibration file", "mine.json", content.encode())
+    page.alert("mine.json is in use on all pages")
+    page.get_by_role("link", name="Why").click()
+    page.wait_for_url("**/why**", timeout=WAIT_MS)
+    page.metric("Tokens computed").wait_for(timeout=WAIT_MS)
+    assert all("--calibration mine.json" in line for line in page.commands())
 
 
 def test_the_server_listens_on_loopback_only(planner):
