@@ -166,3 +166,46 @@ def test_what_is_no_calibration_is_refused(tmp_path, text):
 def test_an_address_that_does_not_exist_is_named():
     with pytest.raises(UnknownNameError):
         HARDWARE.with_overrides({"kernels/h100_sxm/moe/nope/floor_us": 1.0})
+
+
+LAUNCH = "engines/vllm-0.33/host/launch_us"
+STEP = "engines/vllm-0.33/host/step_us"
+
+
+def test_a_slow_host_is_found_by_prompts_that_no_graph_holds():
+    prompts = [StepBatch((), [(tokens, 0)], 1) for tokens in (600, 700, 800)]
+    fit = fit_steps(HARDWARE, [dataset(prompts + DECODES, {LAUNCH: 3.0})])
+    launch = by_address(fit)[LAUNCH]
+    counts = [p for a, p in by_address(fit).items() if a.startswith("launches/")]
+    assert launch.determined
+    assert launch.value > 1.5 * launch.prior
+    assert all(p.value / p.prior < launch.value / launch.prior for p in counts)
+    assert fit.after.median_error < 0.02
+
+
+def test_steps_of_an_idle_engine_show_the_host_that_others_hide():
+    slow = HARDWARE.with_overrides({STEP: 2500.0})
+    timer = prepared(slow, Dataset(DEPLOYMENT, 8192, 0.8, ())).timer
+    batches = [StepBatch((), [(tokens, 0)], 1) for tokens in (64, 128, 256)] + DECODES[6:]
+    observations = tuple(
+        StepObservation(b, timer.idle_seconds(b) if b.prefill_chunks else timer.step_seconds(b),
+                        steps=8, run="r", idle=bool(b.prefill_chunks))
+        for b in batches
+    )  # fmt: skip
+    fit = fit_steps(HARDWARE, [Dataset(DEPLOYMENT, 8192, 0.8, observations)])
+    assert by_address(fit)[STEP].value == pytest.approx(2500, rel=0.35)
+
+
+def test_steps_of_an_idle_engine_are_a_cell_of_their_own():
+    batches = [StepBatch((), [(100, 0)], 1)] * 4
+    found = group_steps(batches, [0.01, 0.01, 0.02, 0.02], idle=[False, False, True, True])
+    assert [(o.idle, o.seconds) for o in found] == [(False, 0.01), (True, 0.02)]
+
+
+def test_more_cells_of_one_run_do_not_make_it_surer():
+    """Like steps share the cost model's error: sixty of them know no more than twelve."""
+    spreads = []
+    for cells in (12, 60):
+        batches = [StepBatch([2048] * 16, (), 16)] * cells
+        spreads.append(by_address(fit_steps(HARDWARE, [dataset(batches, {MOE: 0.8})]))[MOE].spread)
+    assert spreads[1] == pytest.approx(spreads[0], rel=0.02)

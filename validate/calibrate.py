@@ -11,12 +11,14 @@ from moeplan.calibration.file import Calibration, calibration_of
 from moeplan.calibration.fit import fit_steps
 from moeplan.calibration.observations import Dataset, StepObservation, group_steps
 from moeplan.cost.routing import ROUTING_SIGMA
+from moeplan.cost.used_tables import used_tables
 from moeplan.errors import InputError
 from moeplan.hardware_specs.schema import Hardware
 from moeplan.validate.measured import MeasuredRun
 from moeplan.validate.plan import Plan
 from moeplan.validate.predict import build_deployment, prepared_of, resolved_scenario
 from moeplan.validate.probe import StepTrace
+from moeplan.validate.workloads import ClosedLoop
 
 Placed = tuple[MeasuredRun, Path]
 """A run, and the folder that its plan's model and traces are relative to."""
@@ -35,12 +37,13 @@ def calibrate(runs: Sequence[Placed], hardware: Hardware) -> Calibration:
     if not datasets:
         raise InputError("none of these runs recorded its steps; run a plan with the probe on")
     fit = fit_steps(hardware, datasets)
+    calibrated = hardware.with_overrides(fit.overrides)
     fitted = [(run, folder) for run, folder in runs if run.run.role == "fit" and run.traces]
     return calibration_of(
         fit,
         setups=sorted(by_setup),
         sources=sorted(run.folder.key for run, _ in fitted),
-        front_end=_front_end(fitted, hardware),
+        front_end=_front_end(fitted, calibrated),
     )
 
 
@@ -64,23 +67,41 @@ def _dataset(runs: Sequence[Placed], hardware: Hardware) -> Dataset:
 
 def observed_steps(run: MeasuredRun) -> list[StepObservation]:
     """Steps of a run's clean repeats, like ones gathered."""
-    batches, seconds = [], []
+    batches, seconds, idle = [], [], []
     for trace in run.traces:
         batches += [trace.batch(step) for step in range(len(trace))]
         seconds += trace.seconds().tolist()
-    return group_steps(batches, seconds, run=run.key, held_out=run.run.role == "held-out")
+        idle += trace.idle_before().tolist()
+    held_out = run.run.role == "held-out"
+    return group_steps(batches, seconds, run=run.key, held_out=held_out, idle=idle)
 
 
 def _front_end(runs: Sequence[Placed], hardware: Hardware) -> dict[str, float]:
-    """Median time to first token outside of the engine core, as the host's `ttft_us`."""
-    outside = [s for run, _ in runs for s in time_outside_core(run)]
+    """Median time to first token outside of the engine's steps, as the host's `ttft_us`.
+
+    Where requests come one at a time, the host's own time in an idle engine is part of it: the
+    simulation overlaps it with steps that are not there.
+    """
+    outside: list[float] = []
+    for run, folder in runs:
+        host = prepared_of(run.plan, folder, hardware).engine.host
+        alone = isinstance(run.run.load, ClosedLoop) and run.run.load.concurrency == 1
+        idle_s = host.step_us * 1e-6 if alone else 0.0
+        outside += [seconds + idle_s for seconds in time_outside_core(run)]
     if not outside:
         return {}
     first, folder = runs[0]
-    host = prepared_of(first.plan, folder, hardware).engine.host
+    used = {id(table) for table in used_tables(prepared_of(first.plan, folder, hardware))}
     known = hardware.parameters()
-    address = next(a for a, (_, table) in known.items() if table is host and a.endswith("/ttft_us"))
+    address = next(
+        a for a, (_, table) in reversed(known.items()) if id(table) in used and _is_ttft(a)
+    )
     return {address: float(np.median(outside)) * 1e6}
+
+
+def _is_ttft(address: str) -> bool:
+    """Of the two tables that may state it, the host's override comes after the engine's own."""
+    return address.endswith("/ttft_us")
 
 
 def time_outside_core(run: MeasuredRun) -> list[float]:

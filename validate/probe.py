@@ -112,6 +112,12 @@ class StepTrace:
             begins[1:] = np.where(follows, self.result_ns[:-1], begins[1:])
         return np.where(self.result_ns > 0, (ends - begins) * 1e-9, np.nan)
 
+    def idle_before(self) -> np.ndarray:
+        """Which steps an asynchronous engine started with nothing else to do, shape (steps,)."""
+        first = np.ones(len(self), dtype=bool)
+        first[1:] = self.idle_after[:-1]
+        return first & bool(self.facts.get("async"))
+
     def _ends_async(self) -> np.ndarray:
         return self.result_ns.astype(float)
 

@@ -9,7 +9,8 @@ spread the steps do not narrow is put back to its prior and the rest fitted agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,11 @@ USUAL_ROUNDS = 12
 """How often fits price all steps, in multiples of the parameters; tells only how far a fit is."""
 MOST_WEIGHT = 16
 """Observations count as at most this many steps: one cell must not drown the others."""
+MOST_CELLS = 12
+"""A run's cells weigh as at most this many: errors of the cost model are alike in like steps."""
+_MEMORY = 64
+"""Sets of values of which a dataset's predictions are kept: a Jacobian asks for most of them
+again."""
 
 
 Tick = Callable[[float], None]
@@ -103,12 +109,14 @@ class _Problem:
         tick: Tick,
     ):
         self._tick, self._asked = tick, 0
-        self._hardware = hardware
-        self._datasets = [data for data in datasets if data.fitted]
         self._parameters = parameters
-        observations = [o for data in self._datasets for o in data.fitted]
+        self._priced = [_Priced(hardware, data) for data in datasets if data.fitted]
+        observations = [o for priced in self._priced for o in priced.data.fitted]
         self._measured = np.log([o.seconds for o in observations])
-        self._weights = np.sqrt([_weight(o) for o in observations])
+        cells = Counter(o.run for o in observations)
+        self._weights = np.sqrt(
+            [_weight(o) * min(1, MOST_CELLS / cells[o.run]) for o in observations]
+        )
 
     def solve(self, chosen: Sequence[int]) -> _Solution:
         """Fit the chosen parameters, the others at their priors."""
@@ -138,13 +146,31 @@ class _Problem:
                 p.address: p.prior * float(np.exp(p.spread * shift))
                 for p, shift in zip(picked, x, strict=True)
             }
-            hardware = self._hardware.with_overrides(values)
-            predicted = np.concatenate(
-                [step_seconds(hardware, data, data.fitted) for data in self._datasets]
-            )
+            predicted = np.concatenate([priced.seconds(values) for priced in self._priced])
             return (np.log(predicted) - self._measured) * self._weights
 
         return residuals
+
+
+class _Priced:
+    """Predictions of one dataset's fitted steps, kept by the values that they depend on."""
+
+    def __init__(self, hardware: Hardware, data: Dataset):
+        self.data = data
+        self._hardware = hardware
+        self._known = {p.address for p in relevant_parameters(hardware, [data])}
+        self._kept: dict[tuple, np.ndarray] = {}
+
+    def seconds(self, values: Mapping[str, float]) -> np.ndarray:
+        """Predicted seconds with parameters at these values, shape (observations,)."""
+        own = {address: value for address, value in values.items() if address in self._known}
+        key = tuple(own.items())
+        if key not in self._kept:
+            if len(self._kept) >= _MEMORY:
+                self._kept.clear()
+            hardware = self._hardware.with_overrides(own)
+            self._kept[key] = step_seconds(hardware, self.data, self.data.fitted)
+        return self._kept[key]
 
 
 def step_seconds(
@@ -152,7 +178,7 @@ def step_seconds(
 ) -> np.ndarray:
     """Predicted seconds of these steps, shape (observations,)."""
     timer = prepared(hardware, data).timer
-    return np.array([timer.step_seconds(o.batch) for o in observations])
+    return np.array([o.priced(timer) for o in observations])
 
 
 def _weight(observation: StepObservation) -> float:

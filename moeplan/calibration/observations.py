@@ -6,10 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
 from moeplan.cost.batch import StepBatch
+from moeplan.cost.step_time import StepTimeModel
 from moeplan.deployment import Deployment
 
 FINEST_RATIO = 1.05
@@ -30,6 +32,12 @@ class StepObservation:
     """Which run they come from."""
     held_out: bool = False
     """Compared after the fit, never fitted."""
+    idle: bool = False
+    """Started in an idle engine: nothing before it hides the host's time."""
+
+    def priced(self, timer: StepTimeModel) -> float:
+        """Predicted seconds."""
+        return timer.idle_seconds(self.batch) if self.idle else timer.step_seconds(self.batch)
 
 
 @dataclass(frozen=True)
@@ -59,19 +67,24 @@ def group_steps(
     *,
     run: str = "",
     held_out: bool = False,
+    idle: Iterable[bool] | None = None,
     min_seconds: float = 1e-6,
 ) -> list[StepObservation]:
     """Gather steps of like composition; the median of each cell is robust against host hiccups.
 
     Like means: sequences that decode, their summed context, tokens and attention pairs of prefill
-    each within 5 %. The cell's batch is that of its median step. Steps without a valid duration
-    (NaN, not above `min_seconds`) are left out.
+    each within 5 %, and both or neither (`idle`) started in an idle engine. The cell's batch is
+    that of its median step. Steps without a valid duration (NaN, not above `min_seconds`) are left
+    out.
     """
     cells: dict[tuple[int, ...], list[tuple[float, StepBatch]]] = defaultdict(list)
-    for batch, duration in zip(batches, seconds, strict=True):
+    alone = repeat(False) if idle is None else idle
+    for batch, duration, first in zip(batches, seconds, alone, strict=False):
         if duration > min_seconds and batch.tokens:
-            cells[_cell(batch)].append((duration, batch))
-    return [_observation(steps, run, held_out) for _, steps in sorted(cells.items())]
+            cells[(int(first), *_cell(batch))].append((duration, batch))
+    return [
+        _observation(steps, run, held_out, bool(cell[0])) for cell, steps in sorted(cells.items())
+    ]
 
 
 def _cell(batch: StepBatch) -> tuple[int, ...]:
@@ -86,7 +99,7 @@ def _bucket(size: float) -> int:
 
 
 def _observation(
-    steps: Sequence[tuple[float, StepBatch]], run: str, held_out: bool
+    steps: Sequence[tuple[float, StepBatch]], run: str, held_out: bool, idle: bool
 ) -> StepObservation:
     ordered = sorted(steps, key=lambda step: step[0])
     seconds = np.array([duration for duration, _ in ordered])
@@ -99,4 +112,5 @@ def _observation(
         spread=spread,
         run=run,
         held_out=held_out,
+        idle=idle,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from moeplan.calibration.observations import Dataset
 from moeplan.cost.predictor import Prepared, prepare
+from moeplan.cost.used_tables import used_tables
 from moeplan.hardware_specs.schema import Hardware, Provenance
 
 PRIOR_SPREAD: dict[str, float] = {
@@ -21,6 +22,15 @@ PRIOR_SPREAD: dict[str, float] = {
 
 An assumption, wide on purpose: it decides only what the runs leave open.
 """
+FIELD_SPREAD: dict[str, float] = {
+    "launch_us": 0.5,
+    "step_us": 1.2,
+    "step_us_per_sequence": 1.2,
+    "exposed_us_per_sequence": 0.5,
+    "count": 0.2,
+}
+"""The same for fields that differ by the host more than by what a grade says, and for counts of
+launches, which the engine fixes. An assumption too: hosts of like GPUs differ twofold."""
 
 FITTABLE = (
     "floor_us",
@@ -34,6 +44,7 @@ FITTABLE = (
     "count",
     "step_us",
     "step_us_per_sequence",
+    "exposed_us_per_sequence",
     "scale",
     "serving_extra_us",
 )
@@ -59,13 +70,17 @@ def relevant_parameters(hardware: Hardware, datasets: Sequence[Dataset]) -> list
 
     Values of 0 cannot be fitted on a logarithmic scale and are left out: they stay 0.
     """
-    used = {id(table) for data in datasets for table in _tables(prepared(hardware, data))}
+    used = {id(table) for data in datasets for table in used_tables(prepared(hardware, data))}
     known = hardware.parameters()
     return [
-        Parameter(address, value, PRIOR_SPREAD[table.grade], table.grade, table.source)
+        Parameter(address, value, _spread(address, table), table.grade, table.source)
         for address, (value, table) in sorted(known.items())
         if value > 0 and _fits(address, table) and id(table) in used
     ]
+
+
+def _spread(address: str, table: Provenance) -> float:
+    return FIELD_SPREAD.get(address.rsplit("/", 1)[-1], PRIOR_SPREAD[table.grade])
 
 
 def prepared(hardware: Hardware, data: Dataset) -> Prepared:
@@ -78,18 +93,3 @@ def _fits(address: str, table: Provenance) -> bool:
     if field == _RATE:
         return not hasattr(table, "serving_rate_fraction")
     return field in FITTABLE
-
-
-def _tables(found: Prepared) -> list[Provenance]:
-    """Tables that a prepared deployment's steps rest on: kernels, small kernels, host, fabric."""
-    hardware = found.hardware
-    device = found.deployment.device
-    tables: list[Provenance] = [pick.table for pick in found.kernels.picks]
-    tables += [hardware.kernel_set(device).small, found.engine.host]
-    if found.deployment.placement.tp > 1:
-        cluster = found.deployment.cluster
-        for fabric in {cluster.intra_fabric, cluster.inter_fabric}:
-            link = hardware.fabrics[fabric]
-            figures = (link.serving_extra_us, link.eager_floor_us)
-            tables += [*link.all_reduce, *(f for f in figures if f is not None)]
-    return tables

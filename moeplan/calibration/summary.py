@@ -61,7 +61,7 @@ def summarise(hardware: Hardware, datasets: Sequence[Dataset], *, held_out: bool
             continue
         timer = prepared(hardware, data).timer
         for observation in chosen:
-            error = timer.step_seconds(observation.batch) / observation.seconds - 1
+            error = observation.priced(timer) / observation.seconds - 1
             steps, own = runs.get(observation.run, (0, []))
             runs[observation.run] = (steps + observation.steps, [*own, error])
             errors.append(error)

@@ -69,6 +69,12 @@ class StepTimeModel:
         """Seconds of one step through all stages."""
         return sum(self.stage_seconds(batch))
 
+    def idle_seconds(self, batch: StepBatch) -> float:
+        """Seconds of a step that starts in an idle engine, whose host time nothing overlaps."""
+        sequences = len(batch.decode_contexts) + len(batch.prefill_chunks)
+        gpu = sum(stage.seconds(batch) for stage in self._stages)
+        return gpu + self._host[0] + self._host[1] * sequences
+
     def decode_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
         """Seconds of each of the next `steps` pure decode steps, shape (steps,).
 

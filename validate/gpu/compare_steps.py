@@ -19,10 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from moeplan.cost.batch import StepBatch
-from moeplan.cost.engine import resolve_engine
-from moeplan.cost.kernel_choice import choose_kernels
-from moeplan.cost.memory import memory_map
-from moeplan.cost.predictor import Prepared, StepTables
+from moeplan.cost.predictor import Prepared, prepare
 from moeplan.cost.routing import distinct_experts
 from moeplan.deployment import Cluster, Deployment, EngineSettings, Node, Placement
 from moeplan.hardware_specs import Hardware, load_hardware
@@ -108,25 +105,24 @@ def compare_memory(evidence: Path, hardware: Hardware) -> list[MemoryComparison]
     return [_memory(engine, prepare_engine(engine, hardware, 0.0)) for engine in engines.values()]
 
 
-def prepare_engine(engine: Record, hardware: Hardware, sigma: float) -> Prepared:
+def engine_deployment(engine: Record, hardware: Hardware) -> Deployment:
     """The deployment of one engine start, with the graph sizes that its log names."""
     entry = load_model(engine["model"])
     stored = {"fp8_block": "fp8"}.get(engine["format"], engine["format"])
     device = hardware.devices[engine["device"]]
-    deployment = Deployment(
+    sizes = tuple(ast.literal_eval(engine["facts"]["capture_sizes"]))
+    return Deployment(
         entry.architecture,
         entry.checkpoint(stored),
         Cluster((Node(device.id, 1),), device.intra_node_fabric, device.inter_node_fabric),
         Placement(),
-        engine=SETTINGS,
+        engine=replace(SETTINGS, cudagraph_capture_sizes=sizes),
     )
-    sizes = tuple(ast.literal_eval(engine["facts"]["capture_sizes"]))
-    resolved = resolve_engine(deployment, hardware, MAX_MODEL_LEN)
-    resolved = replace(resolved, cuda_graph_sizes=sizes)
-    kernels = choose_kernels(deployment, hardware, resolved)
-    memory = memory_map(deployment, hardware, resolved)
-    tables = StepTables(deployment, hardware, resolved, kernels, sigma)
-    return Prepared(deployment, hardware, resolved, kernels, memory, tables)
+
+
+def prepare_engine(engine: Record, hardware: Hardware, sigma: float) -> Prepared:
+    """The deployment of one engine start, prepared for its longest sequences."""
+    return prepare(engine_deployment(engine, hardware), hardware, MAX_MODEL_LEN, sigma)
 
 
 def checked_sigma(checks: Iterable[Record], model: str, fmt: str, routing: str) -> float:
