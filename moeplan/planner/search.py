@@ -25,6 +25,8 @@ from moeplan.simulation.workload import Workload
 
 Progress = Callable[[float, str], None]
 RUNNERS_UP = 5
+BOUNDING = 0.6
+"""Share of a search's time that goes into bounds, about; tells only how far a search is."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +92,21 @@ class _Search:
 
     def _build(self) -> None:
         request, found = self.request, self.feasible
-        found.add(
-            build_candidates(
-                request.architecture,
-                request.cluster,
-                request.space,
-                request.engine,
-                found.demand.in_flight,
-                found.refusals,
-            )
+        built = build_candidates(
+            request.architecture,
+            request.cluster,
+            request.space,
+            request.engine,
+            found.demand.in_flight,
+            found.refusals,
         )
+        found.add(self._told(list(built)))
+
+    def _told(self, built: list[Deployment]) -> Iterator[Deployment]:
+        """Deployments to bound, one by one, telling how many are done."""
+        for number, deployment in enumerate(built):
+            self.progress(BOUNDING * number / len(built), str(deployment.placement))
+            yield deployment
 
     # Simulation
 
@@ -147,7 +154,8 @@ class _Search:
 
     def _take(self, number: int, score: Score | DoesNotFitError | None) -> None:
         text = str(self.options[number].prepared.deployment.placement)
-        self.progress(min(self.seen / len(self.options), 1.0), text)
+        done = min(self.seen / len(self.options), 1.0)
+        self.progress(BOUNDING + (1 - BOUNDING) * done, text)
         if isinstance(score, DoesNotFitError):
             self.unserved += 1
             self.feasible.refusals.add("a request never fits", f"{text}: {score}")

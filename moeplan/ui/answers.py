@@ -66,9 +66,19 @@ def answer(command: str, words: Mapping[str, str]) -> dict[str, Any]:
 
     "timeline" stands for `simulate --timeline`.
     """
+    own = _own(command, words)
+    return worked(command, (own,), lambda bar: _run(command, dict(own), bar))
+
+
+def is_kept(command: str, words: Mapping[str, str]) -> bool:
+    """Whether the answer to these words is there at once."""
+    return _kept(command).get((command, calibration(), _own(command, words))) is not None
+
+
+def _own(command: str, words: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The words that a command takes, as a key."""
     names = [name for kind in TAKES[command] for name in kind.model_fields]
-    own = picked(words, names)
-    return worked(command, (tuple(sorted(own.items())),), lambda bar: _run(command, own, bar))
+    return tuple(sorted(picked(words, names).items()))
 
 
 def _run(command: str, words: Mapping[str, str], bar: Progress) -> dict[str, Any]:

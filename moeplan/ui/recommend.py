@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import streamlit as st
 
 from moeplan.cli.recommend import PlanOptions
+from moeplan.errors import MoeplanError
 from moeplan.ui import forms, frame, state
-from moeplan.ui.answers import answer
+from moeplan.ui.answers import answer, is_kept
 from moeplan.ui.commands import command_line
 from moeplan.ui.figures import MS, value
 from moeplan.ui.hardware_lists import list_input, machine_name, machines
-from moeplan.ui.recommend_result import label, show_one
+from moeplan.ui.recommend_result import label, show_first_look, show_one
 from moeplan.ui.state import Inputs
 from moeplan.ui.tables import table
 from moeplan.ui.widgets import option
@@ -29,6 +31,8 @@ START = {
     "itl": "30ms",
 }
 """A chat service on half a host, to be changed."""
+FIRST_LOOK = {"kv": "bf16", "max_num_batched_tokens": "8192", "top": "0"}
+"""One KV format and one token budget: a tenth of the deployments, their best near the best."""
 
 
 def page() -> None:
@@ -61,9 +65,21 @@ def _form(inputs: Inputs) -> None:
 
 def _results(inputs: Inputs, asked: Sequence[dict[str, str]]) -> None:
     if len(asked) == 1:
-        show_one(inputs, answer("recommend", asked[0]), asked[0])
+        show_one(inputs, _found(asked[0]), asked[0])
     else:
         _show_several(inputs, asked)
+
+
+def _found(words: dict[str, str]) -> dict[str, Any]:
+    """What a search found; meanwhile the best of a part that is searched at once."""
+    place = st.empty()
+    part = FIRST_LOOK | words
+    if part != words and not is_kept("recommend", words):
+        with suppress(MoeplanError), place.container(border=True):
+            show_first_look(answer("recommend", part)["winner"])
+    found = answer("recommend", words)
+    place.empty()
+    return found
 
 
 def _show_several(inputs: Inputs, asked: Sequence[dict[str, str]]) -> None:
@@ -71,7 +87,7 @@ def _show_several(inputs: Inputs, asked: Sequence[dict[str, str]]) -> None:
     found = []
     for words in asked:
         with frame.refusals():
-            found.append((words, answer("recommend", words)))
+            found.append((words, _found(words)))
     if not found:
         return
     st.subheader("The best of each kind of machine")

@@ -44,6 +44,13 @@ def show_one(inputs: Inputs, data: dict[str, Any], words: dict[str, str]) -> Non
     _launch(winner)
 
 
+def show_first_look(winner: Row) -> None:
+    """The best of a part of the deployments, while the others are searched."""
+    st.markdown(f"**First look** {escaped(label(winner))} on {winner['gpus']} GPUs")
+    _figures(winner)
+    st.caption("Best at one KV format and one token budget; the rest is being searched.")
+
+
 def _card(data: dict[str, Any], winner: Row) -> None:
     with st.container(border=True):
         deployment = winner["deployment"]
