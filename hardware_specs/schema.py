@@ -7,6 +7,7 @@ TFLOPS are dense (no sparsity), 2 operations a multiply-add.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -58,6 +59,7 @@ __all__ = [
     "RecurrentKernel",
     "SmallKernels",
     "Strict",
+    "Uncertainty",
     "WeightFormat",
 ]
 
@@ -266,6 +268,20 @@ class Price(Figure):
     kind: Literal["on_demand_usd_per_hour", "purchase_usd"]
 
 
+@dataclass(frozen=True)
+class Uncertainty:
+    """How sure a calibration is of its parameters, and what its predictions still missed."""
+
+    source: str
+    """Which calibration, in words."""
+    addresses: tuple[str, ...]
+    covariance: tuple[tuple[float, ...], ...]
+    """Of log(value), in the order of `addresses`."""
+    errors: Mapping[str, float]
+    """|ln(predicted / measured)| that 80 % stay below after the fit, of a "step" and, where runs
+    were served, by family of metric ("tpot", "ttft", "throughput")."""
+
+
 class Hardware(Strict):
     """Everything known about hardware; `with_overrides` returns a recalibrated copy."""
 
@@ -275,6 +291,8 @@ class Hardware(Strict):
     engines: list[EngineProfile]
     prices: list[Price]
     launches: list[Launches]
+    uncertainty: Uncertainty | None = None
+    """Of the parameters that a calibration has set; None without one."""
 
     def kernel_set(self, device_id: str) -> KernelSet:
         """Kernel tables of a device, or of the device that stands in for it."""

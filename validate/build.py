@@ -60,7 +60,7 @@ class Setup:
         found = load_hardware(folder / self.hardware_dir if self.hardware_dir else None)
         if self.calibration is None:
             return found
-        return found.with_overrides(load_calibration(folder / self.calibration).overrides)
+        return load_calibration(folder / self.calibration).applied_to(found)
 
 
 def build_plan(setup: Setup, wanted: Sequence[Wanted], folder: Path) -> Plan:

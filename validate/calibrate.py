@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +14,16 @@ from moeplan.calibration.observations import Dataset, StepObservation, group_ste
 from moeplan.cost.routing import ROUTING_SIGMA
 from moeplan.cost.used_tables import used_tables
 from moeplan.errors import InputError
+from moeplan.estimate import COVERED
 from moeplan.hardware_specs.schema import Hardware
 from moeplan.validate.measured import MeasuredRun
 from moeplan.validate.plan import Plan
-from moeplan.validate.predict import build_deployment, prepared_of, resolved_scenario
+from moeplan.validate.predict import (
+    build_deployment,
+    predict_load,
+    prepared_of,
+    resolved_scenario,
+)
 from moeplan.validate.probe import StepTrace
 from moeplan.validate.workloads import ClosedLoop
 
@@ -39,11 +46,13 @@ def calibrate(runs: Sequence[Placed], hardware: Hardware) -> Calibration:
     fit = fit_steps(hardware, datasets)
     calibrated = hardware.with_overrides(fit.overrides)
     fitted = [(run, folder) for run, folder in runs if run.run.role == "fit" and run.traces]
+    front_end = _front_end(fitted, calibrated)
     return calibration_of(
         fit,
         setups=sorted(by_setup),
         sources=sorted(run.folder.key for run, _ in fitted),
-        front_end=_front_end(fitted, calibrated),
+        front_end=front_end,
+        served=_served_errors(runs, calibrated.with_overrides(front_end)),
     )
 
 
@@ -102,6 +111,39 @@ def _front_end(runs: Sequence[Placed], hardware: Hardware) -> dict[str, float]:
 def _is_ttft(address: str) -> bool:
     """Of the two tables that may state it, the host's override comes after the engine's own."""
     return address.endswith("/ttft_us")
+
+
+SERVED = {"tpot": "tpot_ms_mean", "ttft": "ttft_ms_mean", "throughput": "output_tok_s"}
+"""Figure that judges each family of metrics."""
+FEWEST_RUNS = 3
+"""Held-out runs from which on they alone tell the error of served figures."""
+
+
+def _served_errors(runs: Sequence[Placed], hardware: Hardware) -> dict[str, float]:
+    """|ln(predicted / measured)| that 80 % of served runs stay below, by family of metric.
+
+    Runs are simulated anew with the calibrated constants; held-out ones judge where there are
+    enough.
+    """
+    held = [placed for placed in runs if placed[0].run.role == "held-out"]
+    found: dict[str, list[float]] = {}
+    for run, folder in held if len(held) >= FEWEST_RUNS else runs:
+        prepared = prepared_of(run.plan, folder, hardware)
+        predicted = predict_load(prepared, run.run.load, folder, run.plan.routing).metrics
+        for family, name in SERVED.items():
+            if name in predicted and name in run.metrics:
+                ratio = predicted[name] / run.metrics[name].mean
+                found.setdefault(family, []).append(abs(math.log(ratio)))
+    return {family: conformal(errors) for family, errors in found.items()}
+
+
+def conformal(errors: Sequence[float], share: float = COVERED) -> float:
+    """The value that the next error stays below with that probability, if it is like these.
+
+    The ⌈(n + 1) share⌉-th smallest; the largest where there are too few to tell.
+    """
+    rank = math.ceil((len(errors) + 1) * share)
+    return sorted(errors)[min(rank, len(errors)) - 1]
 
 
 def time_outside_core(run: MeasuredRun) -> list[float]:

@@ -58,7 +58,7 @@ def hardware_of(plan: Plan, folder: Path) -> Hardware:
             f"{plan.calibration.path} is not the calibration that the plan was written with; "
             "plan anew"
         )
-    return hardware.with_overrides(calibration.overrides)
+    return calibration.applied_to(hardware)
 
 
 def resolved_scenario(scenario: Scenario, folder: Path) -> Scenario:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,10 +13,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moeplan.calibration.summary import FittedParameter, Summary
 from moeplan.errors import RecordError
+from moeplan.hardware_specs.schema import Hardware, Uncertainty
 from moeplan.version import __version__
 
 if TYPE_CHECKING:
     from moeplan.calibration.fit import Fit
+
+
+FEWEST_CELLS = 8
+"""Held-out groups of steps from which on they tell the error of a fit."""
+LEAST_STEP_ERROR = 0.03
+"""No calibration counts as surer than this: repeats of one setup differ by 2 % in the median."""
 
 
 class Calibration(BaseModel):
@@ -40,12 +48,27 @@ class Calibration(BaseModel):
     held_out_after: Summary
     front_end: dict[str, float] = {}
     """Parameters set from a median instead of the fit, by address (TTFT constant)."""
+    errors: dict[str, float]
+    """|ln(predicted / measured)| that 80 % stay below after the fit: of steps ("step") and, where
+    runs were served, of their "tpot", "ttft" and "throughput". Of held-out ones where there are."""
 
     @property
     def overrides(self) -> dict[str, float]:
         """Values by address, for `Hardware.with_overrides`; undetermined ones are not in it."""
         fitted = {p.address: p.value for p in self.parameters if p.determined}
         return fitted | self.front_end
+
+    def applied_to(self, hardware: Hardware) -> Hardware:
+        """Hardware data with the fitted values, and how sure they are."""
+        determined = tuple(p.address for p in self.parameters if p.determined)
+        known = Uncertainty(
+            source=f"calibration of {self.written[:10]} on {len(self.sources)} runs",
+            addresses=determined,
+            covariance=tuple(tuple(row) for row in self.covariance),
+            errors=self.errors,
+        )
+        changed = hardware.with_overrides(self.overrides)
+        return changed.model_copy(update={"uncertainty": known})
 
     @property
     def sha256(self) -> str:
@@ -54,9 +77,14 @@ class Calibration(BaseModel):
 
 
 def calibration_of(
-    fit: Fit, *, setups: list[str], sources: list[str], front_end: dict[str, float] | None = None
+    fit: Fit,
+    *,
+    setups: list[str],
+    sources: list[str],
+    front_end: dict[str, float] | None = None,
+    served: dict[str, float] | None = None,
 ) -> Calibration:
-    """A fit as it is stored."""
+    """A fit as it is stored; `served` are the errors of served runs by family of metric."""
     return Calibration(
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         moeplan_version=__version__,
@@ -69,7 +97,14 @@ def calibration_of(
         held_out_before=fit.held_out_before,
         held_out_after=fit.held_out_after,
         front_end=front_end or {},
+        errors={"step": _step_error(fit)} | (served or {}),
     )
+
+
+def _step_error(fit: Fit) -> float:
+    """That of held-out steps where enough were held out, else of the fitted ones."""
+    judge = fit.held_out_after if fit.held_out_after.cells >= FEWEST_CELLS else fit.after
+    return max(LEAST_STEP_ERROR, math.log1p(judge.p80_error or 0.0))
 
 
 def save_calibration(path: Path, calibration: Calibration) -> None:

@@ -46,6 +46,7 @@ class Summary(_Frozen):
 
     cells: int
     median_error: float | None
+    p80_error: float | None
     p90_error: float | None
     bias: float | None
     runs: list[RunSummary]
@@ -68,6 +69,7 @@ def summarise(hardware: Hardware, datasets: Sequence[Dataset], *, held_out: bool
     return Summary(
         cells=len(errors),
         median_error=_quantile(errors, 0.5),
+        p80_error=_quantile(errors, 0.8),
         p90_error=_quantile(errors, 0.9),
         bias=float(np.mean(errors)) if errors else None,
         runs=[_run_summary(name, steps, own) for name, (steps, own) in sorted(runs.items())],

@@ -26,7 +26,7 @@ def read_hardware(calibration: Path | None) -> Hardware:
         return load_hardware()
     from moeplan.calibration import load_calibration
 
-    return load_hardware().with_overrides(load_calibration(calibration).overrides)
+    return load_calibration(calibration).applied_to(load_hardware())
 
 
 def prepare_scenario(
