@@ -147,3 +147,16 @@ def test_padding_reaches_the_experts_until_vllm_skips_it():
         7 * prepared().engine.host.exposed_us_per_sequence * 1e-6 + 2e-5
     )
     assert new.step_seconds(nine) < old.step_seconds(nine)
+
+
+def test_shared_experts_run_beside_the_routed_ones():
+    """Since vLLM 0.12, in steps of up to 256 tokens: floors are hidden, bytes are not."""
+    versions = ("0.11.0", "0.12.0")
+    models = {version: prepared("glm-4.5-air", version=version) for version in versions}
+    small, large = (decode([512] * n) for n in (4, 300))
+    seconds = {
+        version: [model.timer.step_seconds(batch) for batch in (small, large)]
+        for version, model in models.items()
+    }
+    assert seconds["0.12.0"][0] < seconds["0.11.0"][0]
+    assert seconds["0.12.0"][1] == pytest.approx(seconds["0.11.0"][1])

@@ -21,6 +21,9 @@ from moeplan.speculation import Speculation
 
 MODEL_LEN_STEP = 16
 """`max_model_len` that nobody sets is the workload's longest sequence, rounded up to this."""
+SHARED_STREAM_TOKENS = 256
+"""Tokens up to which vLLM runs shared experts on a second stream
+(`VLLM_SHARED_EXPERTS_STREAM_TOKEN_THRESHOLD`)."""
 UNIFIED_UTILIZATION_LIMIT = 0.85
 """Above it GB10 swaps or locks up (pulsar-gb10-vllm-stack docs/TUNING.md)."""
 
@@ -54,6 +57,8 @@ class ResolvedEngine:
     """Whether the rows that pad a batch to its graph are routed to experts too."""
     host: HostOverhead
     speculation: Speculation | None
+    shared_beside_tokens: int
+    """Tokens up to which shared experts run on a stream of their own; 0 where they never do."""
     reasons: MappingProxyType[str, str]
 
     @property
@@ -119,6 +124,7 @@ def resolve_engine(
         routes_padding=settings.engine == "vllm" and not vllm_has(settings, "experts skip padding"),
         host=profile.host_on(device.id),
         speculation=settings.speculation,
+        shared_beside_tokens=_shared_beside(settings),
         reasons=MappingProxyType(reasons),
     )
 
@@ -148,6 +154,11 @@ def _check_ranges(settings: EngineSettings) -> None:
 def _choose(name: str, given: bool | None, default: bool, reasons: dict[str, str]) -> bool:
     reasons[name] = "engine default" if given is None else "set by the user"
     return default if given is None else given
+
+
+def _shared_beside(settings: EngineSettings) -> int:
+    beside = vllm_has(settings, "shared experts beside the routed ones")
+    return SHARED_STREAM_TOKENS if beside else 0
 
 
 def _asynchronous(

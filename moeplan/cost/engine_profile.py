@@ -19,11 +19,13 @@ VLLM_SINCE: MappingProxyType[str, tuple[int, int]] = MappingProxyType(
         "asynchronous pipeline": (0, 29),
         "experts skip padding": (0, 33),
         "n-grams drafted beside the step": (0, 33),
+        "shared experts beside the routed ones": (0, 12),
     }
 )
 """First vLLM release with a rule, found by reading the releases 0.20 to 0.33 side by side.
 
-The asynchronous pipeline is model runner V2 as the default for all architectures.
+The asynchronous pipeline is model runner V2 as the default for all architectures. Shared experts got
+their stream in pull requests 26440 and 28406 (November 2025).
 """
 
 

@@ -48,6 +48,8 @@ class Cut:
     sigma: float
     kv_bytes: float
     """Bytes of one cached element."""
+    shared_beside_tokens: int = 0
+    """Tokens up to which shared experts run beside the routed ones."""
 
     def linear(
         self, name: str, component: str, n: float, k: float, *, cut_n: int = 1, cut_k: int = 1
@@ -246,7 +248,8 @@ def _ffn_operators(ffn: DenseFFN | MoEFFN, cut: Cut) -> Iterator:
         yield from cut.linear("latent out", "latent_proj", hidden, ffn.latent_size)
     if ffn.shared_intermediate_size:
         width = ffn.shared_intermediate_size
-        yield from _mlp(cut, "shared experts", "shared_experts", width, ffn.gated)
+        shared = _mlp(cut, "shared experts", "shared_experts", width, ffn.gated)
+        yield from (replace(op, beside_tokens=cut.shared_beside_tokens) for op in shared)
     if ffn.parallel_dense_intermediate:
         width = ffn.parallel_dense_intermediate
         yield from _mlp(cut, "parallel MLP", "dense_mlp", width, ffn.gated)

@@ -147,14 +147,17 @@ class LinearOperator(_Tabled):
     """The smaller of n and k after the tensor-parallel cut."""
     per_row: bool = False
     """Computes sampled rows (the LM head) instead of all tokens."""
+    beside_tokens: int = 0
+    """Up to so many tokens it runs on a second stream beside a longer kernel, without a floor."""
 
     def cost(self, load: Load) -> Cost:
         tokens = load.rows if self.per_row else load.padded_tokens
+        alone = np.asarray(tokens) > self.beside_tokens
         shape = min(1.0, self.smallest_width / REFERENCE_WIDTH) ** self.table.shape_exponent
         rate = self.table.rate_tflops * TERA * self.table.serving_rate_fraction * shape
         present = np.minimum(tokens, 1.0)
         return _priced(
-            present * self.table.floor_us * MICRO,
+            present * alone * self.table.floor_us * MICRO,
             present * self.weight_bytes,
             2.0 * self.params * tokens,
             self.table.bandwidth_tb_per_s * TERA,

@@ -50,6 +50,7 @@ class StepTables:
             expert_ranks=deployment.placement.tp if deployment.placement.ep else 1,
             sigma=sigma,
             kv_bytes=KV_ELEMENT_BYTES[engine.kv_format],
+            shared_beside_tokens=engine.shared_beside_tokens,
         )
         self._timers: dict[tuple, StepTimeModel] = {}
         self.sigma = sigma
