@@ -24,8 +24,8 @@ VLLM_SINCE: MappingProxyType[str, tuple[int, int]] = MappingProxyType(
 )
 """First vLLM release with a rule, found by reading the releases 0.20 to 0.33 side by side.
 
-The asynchronous pipeline is model runner V2 as the default for all architectures. Shared experts got
-their stream in pull requests 26440 and 28406 (November 2025).
+The asynchronous pipeline is model runner V2 as the default for all architectures. Shared experts
+got their stream in pull requests 26440 and 28406 (November 2025).
 """
 
 
