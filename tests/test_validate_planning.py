@@ -6,7 +6,8 @@ from moeplan.calibration import Dataset
 from moeplan.errors import InputError
 from moeplan.hardware_specs import load_hardware
 from moeplan.scenario import Scenario, build_deployment
-from moeplan.validate.planning import Design, candidates, choose_runs
+from moeplan.validate.information import Design
+from moeplan.validate.planning import candidates, choose_runs
 from moeplan.validate.workloads import ClosedLoop
 
 HARDWARE = load_hardware()
@@ -30,7 +31,7 @@ def test_runs_fit_into_the_time_and_the_workload_is_held_out(chosen):
 
 def test_the_best_a_minute_comes_first_and_says_why(chosen):
     picks, _ = chosen
-    assert "narrows your workload's duration" in picks[0].why
+    assert "narrows your workload's throughput" in picks[0].why
     assert any("kernels/" in p.why for p in picks)
 
 

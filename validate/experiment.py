@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from moeplan.errors import InputError
-from moeplan.options import Options
+from moeplan.options import Options, parse_options
 from moeplan.scenario import MOST_TOKENS, Scenario
+from moeplan.validate.decision import Decision, Metric
 
 if TYPE_CHECKING:
     from moeplan.validate.build import Setup, Wanted
@@ -25,6 +26,20 @@ class ExperimentOptions(Options):
     concurrency: int = Field(32, ge=1, le=100_000, description="Its requests in flight.")
     num_prompts: int | None = Field(
         None, ge=1, le=1_000_000, description="Its requests in all.  [default: 10 × concurrency]"
+    )
+    metric: Metric = Field(
+        "throughput", description="What you decide by: throughput, tpot or ttft of the workload."
+    )
+    limit: float | None = Field(
+        None,
+        gt=0,
+        description="What it must keep: least tok/s, or most ms of TPOT or TTFT. Runs are then "
+        "chosen by how much they lower the chance of judging this wrongly.",
+    )
+    against: str | None = Field(
+        None,
+        description="Another deployment that you choose between, as changed options: 'tp=2' or "
+        "'checkpoint=bf16,kv=fp8'; throughput is compared a GPU.",
     )
     minutes: float = Field(
         10.0, gt=0, le=10_000, description="Time for all runs, the engine's start left out."
@@ -106,4 +121,28 @@ def _chosen(setup: Setup, experiment: ExperimentOptions, folder: Path) -> list[W
         output_tokens=experiment.output,
         num_prompts=experiment.num_prompts or 10 * experiment.concurrency,
     )
-    return wanted_runs(setup, target, folder, experiment.minutes, experiment.repeats)
+    decision = _decision(setup.scenario, experiment)
+    return wanted_runs(setup, target, folder, experiment.minutes, experiment.repeats, decision)
+
+
+def _decision(scenario: Scenario, experiment: ExperimentOptions) -> Decision:
+    if experiment.limit is not None and experiment.against is not None:
+        raise InputError("limit and against are two questions; ask one of them")
+    return Decision(experiment.metric, experiment.limit, _rival(scenario, experiment.against))
+
+
+def _rival(scenario: Scenario, changes: str | None) -> Scenario | None:
+    """The scenario with changed options "name=value,name=value"."""
+    if changes is None:
+        return None
+    values = {}
+    for change in changes.split(","):
+        name, sign, value = change.partition("=")
+        name = name.strip().removeprefix("--").replace("-", "_")
+        if not sign or name not in Scenario.model_fields:
+            raise InputError(
+                f"against {changes!r}: {change.strip()!r} is no option=value of a deployment; "
+                "write for example 'tp=2,kv=fp8'"
+            )
+        values[name] = value.strip()
+    return parse_options(Scenario, scenario.model_dump(exclude_unset=True) | values)
