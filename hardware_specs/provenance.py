@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Grade = Literal["measured", "nominal", "fit", "derived", "estimate", "general knowledge"]
-WeightFormat = Literal["bf16", "fp8", "fp8_block", "nvfp4", "mxfp4", "int4"]
+WeightFormat = Literal["bf16", "fp8", "fp8_block", "nvfp4", "nvfp4_a16", "mxfp4", "int4"]
 KVFormat = Literal["bf16", "fp8"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -174,3 +174,11 @@ def test_every_device_and_engine_serves_every_format(device, engine):
         for checkpoint in load_model(slug).checkpoints:
             kernels = choose(slug, checkpoint.name, device, engine=engine, version="1.0")
             assert all(pick.reason for pick in kernels.picks)
+
+
+def test_weight_only_nvfp4_runs_on_marlin_everywhere():
+    for device in ("b200", "rtx_5090", "gb10", "h100_sxm"):
+        chosen = choose("Qwen/Qwen3.6-35B-A3B", "nvidia/Qwen3.6-35B-A3B-NVFP4", device)
+        assert chosen.moe().family == "marlin-nvfp4"
+        assert chosen.linear("nvfp4_a16").family == "marlin-nvfp4"
+        assert chosen.experts.exact

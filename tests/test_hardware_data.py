@@ -13,7 +13,7 @@ from moeplan.hardware_specs.schema import Figure
 
 HARDWARE = load_hardware()
 FOLDER = Path(hardware_specs.__file__).parent
-FORMATS = ("bf16", "fp8", "fp8_block", "nvfp4", "mxfp4", "int4")
+FORMATS = ("bf16", "fp8", "fp8_block", "nvfp4", "nvfp4_a16", "mxfp4", "int4")
 SEED_SOURCES = ("lambda.ai", "lambdalabs", "kubis", "kaleto", "rtxpro6000x2-vs")
 TABLES = HARDWARE.parameters()
 

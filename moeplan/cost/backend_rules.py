@@ -35,6 +35,8 @@ def expert_preference(
     engine: str, version: str, fmt: str, capability: Capability, *, whole_experts: bool
 ) -> Preference:
     """Backends for routed experts; `whole_experts` under expert parallelism."""
+    if fmt == "nvfp4_a16":
+        return _MARLIN
     if engine == "trtllm":
         return _CUTLASS
     if engine == "sglang" and fmt == "bf16":
@@ -75,6 +77,8 @@ def linear_preference(engine: str, fmt: str, capability: Capability) -> Preferen
     major = capability[0]
     if fmt == "bf16":
         return ("cublas",)
+    if fmt == "nvfp4_a16":
+        return _MARLIN
     if fmt == "int4":
         return ("machete", "marlin") if major == 9 and engine == "vllm" else _MARLIN
     if fmt in ("nvfp4", "mxfp4"):

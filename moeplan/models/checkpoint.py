@@ -13,6 +13,7 @@ BYTES_PER_WEIGHT: dict[str, float] = {
     "fp8": 1.0,  # one scale a tensor or channel: negligible
     "fp8_block": 1.0 + 4 / 128**2,  # FP32 scale a 128×128 block
     "nvfp4": 0.5 + 1 / 16,  # E2M1, one E4M3 scale for 16 weights
+    "nvfp4_a16": 0.5 + 1 / 16,  # the same, but multiplied by 16-bit activations (W4A16_NVFP4)
     "mxfp4": 0.5 + 1 / 32,  # E2M1, one E8M0 scale for 32 weights
     "int4_g32": 0.5 + 2 / 32,  # BF16 scale for 32 weights
     "int4_g128": 0.5 + 2.5 / 128,  # GPTQ, AWQ: FP16 scale and 4-bit zero for 128 weights

@@ -24,7 +24,7 @@ MODELOPT_FORMATS = {
     "FP8_PB_WO": "fp8_block",
     "NVFP4": "nvfp4",
     "NVFP4_AWQ": "nvfp4",
-    "W4A16_NVFP4": "nvfp4",
+    "W4A16_NVFP4": "nvfp4_a16",
     "W4A16_AWQ": "int4_g128",
     "W4A8_AWQ": "int4_g128",
 }
