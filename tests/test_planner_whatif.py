@@ -13,7 +13,7 @@ from moeplan.cli import app
 from moeplan.cli.compare import Contender, parse_contender
 from moeplan.errors import InputError
 from moeplan.planner.crossover import crossovers
-from moeplan.records.matching import matching
+from moeplan.records.matching import same_deployment, same_lengths
 from moeplan.records.published import published_records
 
 positive = st.floats(0.1, 1000)
@@ -134,14 +134,22 @@ DEPLOYMENT = {
     "model": "nemotron-3-super-120b-a12b",
     "checkpoint": {"name": "nvfp4"},
     "device": "b200",
-    "placement": {"tp": 2, "pp": 1, "replicas": 1},
+    "placement": {"tp": 2, "pp": 1, "replicas": 1, "ep": False},
 }
 LENGTHS = {"input_tokens": 8192, "output_tokens": 1024}
 
 
+def matching(deployment, lengths):
+    return [
+        record
+        for record in published_records()
+        if same_deployment(record, deployment) and same_lengths(record, lengths)
+    ]
+
+
 class TestMatching:
     def test_records_of_the_same_deployment_and_lengths_match(self):
-        found = matching(published_records(), DEPLOYMENT, LENGTHS)
+        found = matching(DEPLOYMENT, LENGTHS)
         assert found
         assert {(r.architecture, r.hardware, r.parallelism.tp) for r in found} == {
             ("nemotron-3-super-120b-a12b", "b200", 2)
@@ -152,10 +160,10 @@ class TestMatching:
         [
             ({"device": "h200"}, {}),
             ({"checkpoint": {"name": "fp4"}}, {}),
-            ({"placement": {"tp": 1, "pp": 1, "replicas": 2}}, {}),
+            ({"placement": {"tp": 1, "pp": 1, "replicas": 2, "ep": False}}, {}),
+            ({"placement": {"tp": 2, "pp": 1, "replicas": 1, "ep": True}}, {}),
             ({}, {"output_tokens": 1}),
         ],
     )
     def test_others_do_not(self, deployment, lengths):
-        records = published_records()
-        assert matching(records, DEPLOYMENT | deployment, LENGTHS | lengths) == []
+        assert matching(DEPLOYMENT | deployment, LENGTHS | lengths) == []

@@ -1,29 +1,20 @@
-"""Measured runs of a deployment that is being predicted."""
+"""Whether a measured run is of the deployment and lengths that are being predicted.
+
+Settings, engine version and client protocol may differ.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from moeplan.records.record import RunRecord
 
 
-def matching(
-    records: Iterable[RunRecord], deployment: dict[str, Any], workload: dict[str, Any]
-) -> list[RunRecord]:
-    """Records of the same model, weights, GPUs, placement and lengths.
+def same_deployment(record: RunRecord, deployment: dict[str, Any]) -> bool:
+    """Whether a record has this model, weights, GPU and placement, and no drafts.
 
-    `deployment` and `workload` are those of `moeplan simulate --json`. Settings, engine version and
-    client protocol may differ.
+    `deployment` is that of `moeplan simulate --json`.
     """
-    return [
-        record
-        for record in records
-        if _same_machine(record, deployment) and _same_lengths(record, workload)
-    ]
-
-
-def _same_machine(record: RunRecord, deployment: dict[str, Any]) -> bool:
     spread, placement = record.parallelism, deployment["placement"]
     return (
         record.architecture == deployment["model"]
@@ -31,12 +22,17 @@ def _same_machine(record: RunRecord, deployment: dict[str, Any]) -> bool:
         and record.hardware == deployment["device"]
         and record.speculative is None
         and spread.disagg is None
+        and ((spread.ep or 1) > 1) == placement["ep"]
         and all(
             (getattr(spread, name) or 1) == placement[name] for name in ("tp", "pp", "replicas")
         )
     )
 
 
-def _same_lengths(record: RunRecord, workload: dict[str, Any]) -> bool:
+def same_lengths(record: RunRecord, workload: dict[str, Any]) -> bool:
+    """Whether a record's prompts and answers are nominally as long as those of a workload.
+
+    `workload` is that of a point of `moeplan simulate --json`.
+    """
     lengths = (record.workload.input_tokens, record.workload.output_tokens)
     return lengths == (workload.get("input_tokens"), workload.get("output_tokens"))

@@ -12,15 +12,13 @@ from plotly.subplots import make_subplots
 from moeplan.cli.simulate import load_axis
 from moeplan.planner.crossover import crossovers
 from moeplan.planner.slo import Limit, parse_limit
-from moeplan.records.matching import matching
-from moeplan.records.record import RunRecord
 from moeplan.scenario import Scenario
-from moeplan.ui import charts, forms, frame, state
+from moeplan.ui import charts, forms, frame, measured_points, state
 from moeplan.ui.answers import answer
 from moeplan.ui.commands import command_line
 from moeplan.ui.figures import MS, escaped, trust, value
 from moeplan.ui.groups import Group, group_inputs, join, split
-from moeplan.ui.records import all_records
+from moeplan.ui.measured_points import Measured
 from moeplan.ui.state import Inputs, picked
 from moeplan.ui.tables import table
 from moeplan.ui.widgets import text as text_input
@@ -42,8 +40,6 @@ PANELS: tuple[tuple[str, dict[str, tuple[str, str]], float], ...] = (
     ("ITL, ms: mean, dashed p99", {"mean": ("itl_s", "mean"), "p99": ("itl_s", "p99")}, MS),
 )
 """Title, lines (name, then field and statistic of a point) and scale of each plot."""
-MEASURED = ("output_tok_s", "ttft_ms_mean", "itl_ms_mean")
-"""Metric of a record that belongs to each plot, in its unit."""
 
 
 def page() -> None:
@@ -119,11 +115,12 @@ def _show(inputs: Inputs, curves: list[Curve]) -> None:
     limits = [parse_limit(metric, inputs.get(metric)) for metric in ("ttft", "itl")
               if inputs.get(metric)]  # fmt: skip
     axis, loads = load_axis(curves[0]["points"])
-    measured = [_measured(curve) for curve in curves]
+    measured = [measured_points.measured_runs(curve) for curve in curves]
     crossings = _crossings(curves, loads)
     charts.draw(_plot(curves, axis, loads, limits, measured, crossings), "curves")
     for line in crossings:
         st.markdown(f":material/close: {escaped(line['text'])}")
+    measured_points.explain(inputs, [curve["name"] for curve in curves], measured)
     rows = [
         {"deployment": curve["name"], "load": load} | point
         for curve in curves
@@ -158,7 +155,7 @@ def _plot(
     axis: str,
     loads: list[float],
     limits: list[Limit],
-    measured: list[list[RunRecord]],
+    measured: list[Measured],
     crossings: list[dict[str, Any]],
 ) -> go.Figure:
     made = make_subplots(
@@ -169,7 +166,9 @@ def _plot(
             for dash, (statistic, where) in enumerate(lines.items()):
                 levels = [_level(point, where, scale) for point in curve["points"]]
                 made.add_trace(_line(curve, index, dash, statistic, loads, levels, row), row, 1)
-            made.add_trace(_points(measured[index], curve, index, row), row, 1)
+    for index, (curve, runs) in enumerate(zip(curves, measured, strict=True)):
+        for row, trace in enumerate(measured_points.traces(runs, curve["name"], index), 1):
+            made.add_trace(trace, row, 1)
     _limit_lines(made, limits)
     _marks(made, crossings)
     charts.lay_out(made, 900, hovermode="closest")
@@ -200,32 +199,6 @@ def _line(
         marker={"symbol": charts.symbol(index), "size": 7},
         hovertemplate=f"<b>{named}</b><br>load %{{x:g}}: %{{y:,.4g}}<extra></extra>",
     )
-
-
-def _points(records: list[RunRecord], curve: Curve, index: int, row: int) -> go.Scatter:
-    """What others measured on this deployment; the mean, where latencies are concerned."""
-    metric = MEASURED[row - 1]
-    found = [r for r in records if metric in r.measured and r.workload.concurrency]
-    return go.Scatter(
-        x=[r.workload.concurrency for r in found],
-        y=[r.measured[metric] for r in found],
-        text=[f"measured mean, {r.id}<br>{r.source.title}" for r in found],
-        name=f"measured: {curve['name']}",
-        legendgroup=f"measured {index}",
-        showlegend=row == 2 and bool(found),
-        mode="markers",
-        marker={
-            "symbol": f"{charts.symbol(index)}-open",
-            "size": 12,
-            "color": charts.colour(index),
-            "line": {"width": 2},
-        },
-        hovertemplate="%{text}<br>%{y:,.4g}<extra></extra>",
-    )
-
-
-def _measured(curve: Curve) -> list[RunRecord]:
-    return matching(all_records(), curve["deployment"], curve["points"][0]["workload"])
 
 
 def _limit_lines(made: go.Figure, limits: list[Limit]) -> None:
