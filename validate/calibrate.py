@@ -11,6 +11,7 @@ import numpy as np
 from moeplan.calibration.file import Calibration, calibration_of
 from moeplan.calibration.fit import fit_steps
 from moeplan.calibration.observations import Dataset, StepObservation, group_steps
+from moeplan.cost.batch import StepBatch
 from moeplan.cost.routing import ROUTING_SIGMA
 from moeplan.cost.used_tables import used_tables
 from moeplan.errors import InputError
@@ -78,25 +79,41 @@ def observed_steps(run: MeasuredRun) -> list[StepObservation]:
     """Steps of a run's clean repeats, like ones gathered."""
     batches, seconds, idle = [], [], []
     for trace in run.traces:
-        batches += [trace.batch(step) for step in range(len(trace))]
-        seconds += trace.seconds().tolist()
+        found = [trace.batch(step) for step in range(len(trace))]
+        batches += found
+        seconds += np.where(_timed_alone(trace, found), trace.seconds(), np.nan).tolist()
         idle += trace.idle_before().tolist()
     held_out = run.run.role == "held-out"
     return group_steps(batches, seconds, run=run.key, held_out=held_out, idle=idle)
 
 
+def _timed_alone(trace: StepTrace, batches: Sequence[StepBatch]) -> np.ndarray:
+    """Which steps' recorded times are their own, shape (steps,).
+
+    An asynchronous engine takes a result only once the next step is launched. Launching a step with
+    a prompt may take longer than the GPU: it then counts to the step before, and the step itself
+    seems short. Left out are steps before one with a prompt, and prompts that start in a busy
+    engine.
+    """
+    if not trace.facts.get("async"):
+        return np.ones(len(trace), dtype=bool)
+    prompts = np.array([bool(batch.prefill_chunks) for batch in batches])
+    follows = np.append(prompts[1:] & ~trace.idle_before()[1:], False)
+    return ~follows & (~prompts | trace.idle_before())
+
+
 def _front_end(runs: Sequence[Placed], hardware: Hardware) -> dict[str, float]:
     """Median time to first token outside of the engine's steps, as the host's `ttft_us`.
 
-    Where requests come one at a time, the host's own time in an idle engine is part of it: the
-    simulation overlaps it with steps that are not there.
+    Of runs with one request at a time: others wait outside the core for a step to be launched,
+    which is the queue's time. The host's own time in an idle engine is part of it: the simulation
+    overlaps it with steps that are not there.
     """
     outside: list[float] = []
     for run, folder in runs:
-        host = prepared_of(run.plan, folder, hardware).engine.host
-        alone = isinstance(run.run.load, ClosedLoop) and run.run.load.concurrency == 1
-        idle_s = host.step_us * 1e-6 if alone else 0.0
-        outside += [seconds + idle_s for seconds in time_outside_core(run)]
+        if isinstance(run.run.load, ClosedLoop) and run.run.load.concurrency == 1:
+            idle_s = prepared_of(run.plan, folder, hardware).engine.host.step_us * 1e-6
+            outside += [seconds + idle_s for seconds in time_outside_core(run)]
     if not outside:
         return {}
     first, folder = runs[0]
