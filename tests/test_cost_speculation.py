@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from support.deployments import deployment
 
@@ -147,3 +148,14 @@ def test_what_no_engine_would_run_is_refused():
         drafting("gpt-oss-120b", "mtp", device="h100_sxm")
     with pytest.raises(DeploymentError, match="pp 2 with speculative decoding"):
         drafting("deepseek-v3", "mtp", device="h200", tp=8, pp=2)
+
+
+@pytest.mark.parametrize(("model", "options", "method"), CASES)
+def test_a_stretch_of_steps_equals_its_steps_one_by_one(model, options, method):
+    prepared = drafting(model, method, **options)
+    contexts = np.array([[100, 900, 127], [102, 901, 130], [105, 903, 131]])
+    single = [
+        prepared.timer.step_seconds(StepBatch(row.tolist(), (), 3, prepared.engine.tokens_a_decode))
+        for row in contexts
+    ]
+    assert prepared.timer.draft_seconds(contexts) == pytest.approx(single, rel=1e-12)

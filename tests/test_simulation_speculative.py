@@ -36,6 +36,20 @@ class FlatTimer:
         self.batches.append(batch)
         return STEP_S
 
+    def draft_seconds(self, contexts: np.ndarray) -> np.ndarray:
+        return np.full(len(contexts), STEP_S)
+
+
+class GrowingTimer(FlatTimer):
+    """Steps take longer with more tokens in the cache, and with prefill."""
+
+    def step_seconds(self, batch: StepBatch) -> float:
+        prefill = sum(new for new, _ in batch.prefill_chunks)
+        return STEP_S + 1e-6 * (sum(batch.decode_contexts) + 7 * prefill)
+
+    def draft_seconds(self, contexts: np.ndarray) -> np.ndarray:
+        return STEP_S + 1e-6 * contexts.sum(axis=1)
+
 
 def drafts(*rates: float) -> Speculation:
     return Speculation("mtp", len(rates), rates)
@@ -97,7 +111,7 @@ def test_asynchronous_scheduling_wastes_the_row_after_the_last_token() -> None:
     workload = Workload(arrivals="offline", num_prompts=2, input_tokens=8, output_tokens=100,
                         output_range=(0.1, 1.0), seed=3)  # fmt: skip
     spec = engine(drafts(1.0), timer=timer, async_scheduling=True)
-    result = run([spec], "round_robin", workload)
+    result = run([spec], "round_robin", workload, macro=False)
     rows = sum(len(batch.decode_contexts) for batch in timer.batches)
     needed = sum(math.ceil((tokens - 1) / 2) for tokens in result.output_tokens)
     assert rows == needed + 1  # the longer one is alone when it ends
@@ -164,3 +178,38 @@ def test_what_cannot_be_is_refused() -> None:
             SchedulerSettings(64, 4, pipeline_parallel_size=2, speculation=drafts(0.5)),
             KVCacheSpec(10, 16, (KVGroup("full", 16),)),
         )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(30, 400), st.integers(1, 9), st.booleans(),
+    st.sampled_from([(0.9, 0.3), (1.0, 1.0)]), st.integers(0, 99),
+    st.sampled_from(["closed", "poisson", "rounds"]), st.booleans(),
+)  # fmt: skip
+def test_macro_steps_equal_single_steps(
+    blocks: int,
+    concurrency: int,
+    asynchronous: bool,
+    rates: tuple[float, ...],
+    seed: int,
+    arrivals: str,
+    windows: bool,
+) -> None:
+    workload = Workload(
+        arrivals=arrivals, num_prompts=14, concurrency=concurrency, input_tokens=60,
+        output_tokens=90, input_range=(0.1, 1.0), output_range=(0.1, 1.0), seed=seed,
+        request_rate=5.0 if arrivals == "poisson" else None,
+    )  # fmt: skip
+    groups = (
+        (KVGroup("full", 16), KVGroup("sliding", 16, 32)) if windows else (KVGroup("full", 16),)
+    )
+    limits = SchedulerSettings(96, 5, async_scheduling=asynchronous, speculation=drafts(*rates))
+    spec = ReplicaSpec(GrowingTimer(), KVCacheSpec(blocks, 16, groups, 192), limits)
+    fast, slow = (run([spec], "round_robin", workload, macro=macro) for macro in (True, False))
+    for name in ("first_token_s", "finish_s"):
+        assert getattr(fast, name) == pytest.approx(getattr(slow, name), rel=1e-9)
+    assert fast.preemptions.tolist() == slow.preemptions.tolist()
+    assert np.repeat(fast.gaps_s, fast.gap_counts).sum() == pytest.approx(
+        np.repeat(slow.gaps_s, slow.gap_counts).sum()
+    )
+    assert fast.token_counts.sum() == slow.token_counts.sum() == fast.output_tokens.sum()

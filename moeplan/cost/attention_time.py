@@ -69,6 +69,13 @@ class DecodeAttentionTime:
             total = sum([c + own if c < cap else cap for c in contexts])  # a list is faster
         return self.count * max(self.floor, self.t0 + self.slope * total)
 
+    def stretch_seconds(self, contexts: np.ndarray) -> np.ndarray:
+        """`seconds` of many steps of the same sequences, contexts of shape (steps, sequences)."""
+        cap, own = self.cap, self.queries
+        attended = contexts + own if cap is None else np.where(contexts < cap, contexts + own, cap)
+        total = attended.sum(axis=1)
+        return self.count * np.maximum(self.floor, self.t0 + self.slope * total)
+
     def run_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
         """Seconds of each of the next `steps` steps, in which every context grows by one."""
         ahead = np.arange(1, steps + 1)

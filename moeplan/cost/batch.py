@@ -50,6 +50,12 @@ class StepTimer(Protocol):
         one token to every sequence.
         """
 
+    def draft_seconds(self, contexts: np.ndarray) -> np.ndarray:
+        """`step_seconds` of pure decode steps of an engine that drafts, shape (steps,).
+
+        `contexts`, shape (steps, sequences), are the cached tokens before each of them.
+        """
+
     def decode_stage_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
         """`stage_seconds` of each of the next `steps` pure decode steps, shape (stages, steps).
 

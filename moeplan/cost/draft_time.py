@@ -39,6 +39,11 @@ class DraftTimer:
         contexts = [*batch.decode_contexts, *(new + before for new, before in batch.prefill_chunks)]
         return first + self._further * self._next.seconds(StepBatch(contexts))
 
+    def stretch_seconds(self, contexts: np.ndarray) -> np.ndarray:
+        """All passes after each of many pure decode steps, contexts (steps, sequences)."""
+        first = self._first.stretch_seconds(contexts)
+        return first + self._further * self._next.stretch_seconds(contexts)
+
     def least(
         self, query: LeastQuery, price: Callable[[DecodeAttentionTime], np.ndarray], *, floors: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -119,6 +119,14 @@ class StageTimer:
         drafts = (self._rows_each - 1) * len(batch.decode_contexts)
         return min(batch.sampled_rows + drafts, len(self._rows) - 1)
 
+    def stretch_seconds(self, contexts: np.ndarray) -> np.ndarray:
+        """`seconds` of many pure decode steps, contexts of shape (steps, sequences)."""
+        steps, decodes = contexts.shape
+        total = np.full(steps, self._decode[decodes])
+        for attention in self._decode_attention:
+            total += attention.stretch_seconds(contexts)
+        return np.maximum(total, self._decode_launch(decodes))
+
     def decode_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
         """GPU time of each of the next pure decode steps."""
         total = np.full(steps, self._decode[len(contexts)])

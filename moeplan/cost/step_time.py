@@ -82,6 +82,16 @@ class StepTimeModel:
         """
         return self.decode_stage_seconds(contexts, steps).sum(axis=0)
 
+    def draft_seconds(self, contexts: np.ndarray) -> np.ndarray:
+        """Seconds of pure decode steps with drafts; contexts before each, (steps, sequences)."""
+        sequences = contexts.shape[1]
+        gpu = sum(stage.stretch_seconds(contexts) for stage in self._stages)
+        if self._drafts:
+            gpu = gpu + self._drafts.stretch_seconds(contexts)
+        host = self._host[0] + self._host[1] * sequences
+        gpu = np.maximum(gpu, host) if self._async else gpu + host
+        return np.maximum(gpu, self._stream * sequences)
+
     def decode_stage_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
         """Seconds at each stage of each of those steps, shape (stages, steps)."""
         sequences = len(contexts)

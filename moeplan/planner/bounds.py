@@ -20,7 +20,8 @@ output. Hence, over all steps with d decodes and e ends of prompts,
 
 which enters with a price of its own: it keeps the bound from prefilling on empty replicas only.
 
-Drafts yield several tokens a step: decode steps are then counted as if all were accepted.
+Drafts yield several tokens a step: decode steps are then counted by the mean that is accepted,
+less what a request may be ahead of it.
 
 Which steps can occur: vLLM gives a prompt all that the token budget leaves. A step either exhausts
 its budget, which cuts one prompt short, or it ends all its prompts; and it is shorter than the
@@ -122,14 +123,30 @@ class _Bounder:
             latencies={
                 "ttft": self._ttft(),
                 "e2e": e2e,
-                "tpot": dict.fromkeys(STATISTICS, gap / self.prepared.engine.tokens_a_decode),
+                "tpot": self._tpot(steps),
                 "itl": dict.fromkeys(STATISTICS, gap),
             },
         )
 
+    def _tpot(self, steps: np.ndarray) -> dict[str, float]:
+        if self.prepared.engine.speculation is None:
+            return dict.fromkeys(STATISTICS, self._gap_s * _SLACK)
+        later = self.demand.outputs - 1
+        found = _statistics(steps * self._gap_s / np.where(later > 0, later, np.nan))
+        return {name: value if value == value else 0.0 for name, value in found.items()}
+
     def _least_steps(self, tokens: np.ndarray) -> np.ndarray:
-        """Steps that decode so many tokens of a request if every draft is accepted."""
-        return -(-tokens // self.prepared.engine.tokens_a_decode)
+        """Least steps that decode so many tokens of a request.
+
+        The simulation accepts drafts in evenly spread turns: over n steps the accepted drafts of a
+        position miss their mean by less than 2 + ln n (found by counting, up to 200,000 steps).
+        """
+        drafts = self.prepared.engine.speculation
+        if drafts is None:
+            return tokens
+        most = drafts.draft_tokens * (2 + np.log(np.maximum(tokens, 1)))
+        usual = np.ceil((tokens - most) / drafts.mean_tokens)
+        return np.maximum(-(-tokens // drafts.tokens_a_step), usual)
 
     # Latencies of single requests
 

@@ -97,17 +97,19 @@ class Recorder:
         starts_s: np.ndarray,
         ends_s: np.ndarray,
         before_s: np.ndarray,
+        tokens: np.ndarray,
     ) -> None:
         """Pure decode steps have ended, `plan` among the last of them.
 
-        Arrays hold one entry a step: sequences, start, end, and when they got their last token.
+        Arrays hold one entry a step: sequences, start, end, when they got their last token, and how
+        many tokens came.
         """
         if not len(ends_s):
             return
         self._gap_runs.append(ends_s - before_s)
         self._gap_run_weights.append(counts)
         self._time_runs.append(ends_s)
-        self._count_runs.append(counts)
+        self._count_runs.append(tokens)
         self._last_s = float(ends_s[-1])
         if self._log_steps:
             usage = 1 - plan.free_blocks / self._usable

@@ -199,6 +199,7 @@ class Replica:
             starts[:completed],
             ends[:completed],
             stretch.before_s[:completed],
+            stretch.tokens[:completed],
         )
         turns = len(stretch.cohorts)
         for step in range(max(0, completed - turns), completed):

@@ -38,6 +38,8 @@ class Cohort:
     members: tuple[Request, ...]
     contexts: np.ndarray
     """Cached tokens of each before the next step."""
+    gains: np.ndarray | None = None
+    """Tokens that each gets in the coming steps, (steps, members); None: one a step."""
 
 
 class SchedulerBase(ABC):

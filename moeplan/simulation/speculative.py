@@ -17,6 +17,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
+import numpy as np
+
 from moeplan.cost.batch import StepBatch
 from moeplan.cost.kv_layout import KVCacheSpec
 from moeplan.errors import InputError
@@ -27,6 +29,8 @@ from moeplan.simulation.step_plan import SchedulerSettings, StepPlan
 _STRIDE = (5**0.5 - 1) / 2
 """Multiples of it, modulo 1, are spread evenly (golden ratio)."""
 _STRIDE_OF_REQUESTS = 2**0.5 - 1
+_LONGEST_STRETCH = 512
+"""Steps looked ahead at most."""
 
 
 class SpeculativeScheduler(SchedulerBase):
@@ -49,17 +53,66 @@ class SpeculativeScheduler(SchedulerBase):
         self._ended: list[int] = []  # contexts of those that the plan at hand ends
         self._wasted: list[int] = []  # contexts of those that the plan before this one ended
 
-    def steady_steps(self, open_plans: int) -> int:  # noqa: ARG002
-        """See `SchedulerBase.steady_steps`: no step is like another."""
-        return 0
+    def steady_steps(self, open_plans: int) -> int:
+        """See `SchedulerBase.steady_steps`; none where it matters who takes which block."""
+        running = self.running
+        if not running or self._prefills or self.pool.ordered or open_plans != self.pool.lag:
+            return 0
+        if self._wasted or not all(r.decoding and r.in_step >= 0 for r in running):
+            return 0
+        if len(running) * self._each > self.settings.max_num_batched_tokens:
+            return 0
+        if self.waiting and not self._stays_blocked():
+            return 0
+        gained = np.cumsum(self._gains(), axis=0)
+        left = np.array([r.final - r.computed for r in running])
+        return self._within_blocks(gained, int((gained < left).all(axis=1).sum()))
+
+    def _within_blocks(self, gained: np.ndarray, limit: int) -> int:
+        """Steps, at most `limit`, whose blocks are free (those freed are not counted on)."""
+        computed = np.array([r.computed for r in self.running])
+        held = np.array([r.held for r in self.running])
+        margin = 2 * self._each + self._lookahead
+        while limit > 0:
+            total = np.maximum(computed + gained[limit - 1] + margin, held)
+            if sum(int((-(-total // s) + (-held // s)).sum()) for s in self.pool.sizes) <= (
+                self.pool.free
+            ):
+                break
+            limit //= 2
+        return limit
+
+    def _gains(self) -> np.ndarray:
+        """Tokens that each running decode gets in the coming steps, (steps, sequences)."""
+        running = self.running
+        steps = min(min(r.final - r.computed for r in running), _LONGEST_STRETCH)
+        first = np.array([r.verified for r in running])
+        index = np.array([r.index for r in running])
+        turns = first + np.arange(1, steps + 1)[:, None]
+        places = (index * _STRIDE_OF_REQUESTS + turns * _STRIDE) % 1.0
+        return 1 + len(self._rising_rates) - np.searchsorted(self._rising_rates, places, "right")
 
     def cohorts(self) -> list[Cohort]:
-        """Never asked for: there are no steady steps."""
-        raise NotImplementedError
+        """See `SchedulerBase.cohorts`: all decodes, with what they gain."""
+        running = tuple(self.running)
+        return [Cohort(running, np.array([r.computed for r in running]), self._gains())]
 
     def advance(self, steps: int) -> list[StepPlan]:
-        """Never asked for: there are no steady steps."""
-        raise NotImplementedError
+        """See `SchedulerBase.advance`: all but the last step at once."""
+        gains = self._gains()[:steps]
+        before = gains[:-1].sum(axis=0).tolist()
+        last = gains[-2].tolist() if steps > 1 else None
+        index = self._index + steps - 1
+        for i, request in enumerate(self.running):
+            request.computed += before[i]
+            request.verified += steps - 1
+            if last:
+                request.chunk_start = request.computed - last[i]
+                request.in_step = index - 1
+            self._extend_decode(request)
+        plan = StepPlan(index)
+        self._step_some(plan, self.running[:])
+        return [self._seal(plan)]
 
     def accepted(self, request: Request) -> int:
         """How many drafts of a request its next step accepts."""

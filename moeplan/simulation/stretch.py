@@ -29,6 +29,12 @@ class Stretch:
         sizes = np.array([len(cohort.members) for cohort in self.cohorts])
         return np.resize(sizes, len(self.ends_s))
 
+    @property
+    def tokens(self) -> np.ndarray:
+        """Tokens that come with each step."""
+        gains = self.cohorts[0].gains
+        return self.counts if gains is None else gains[: len(self.ends_s)].sum(axis=1)
+
 
 def price(
     timer: StepTimer,
@@ -44,11 +50,18 @@ def price(
     ready; it may be launched earlier, never later.
     """
     if len(free_s) == 1:
-        seconds = timer.decode_seconds(cohorts[0].contexts, steps)
+        seconds = _seconds(timer, cohorts[0], steps)
         times = np.cumsum(np.concatenate(([max(previous_s[0], free_s[0])], seconds)))
         before = np.concatenate(([previous_s[0]], times[1:-1]))
         return Stretch(cohorts, times[:-1], times[1:], before, times[None, 1:])
     return _flow(cohorts, _stage_seconds(timer, cohorts, steps), previous_s, free_s)
+
+
+def _seconds(timer: StepTimer, cohort: Cohort, steps: int) -> np.ndarray:
+    if cohort.gains is None:
+        return timer.decode_seconds(cohort.contexts, steps)
+    gained = np.cumsum(cohort.gains[:steps], axis=0) - cohort.gains[:steps]
+    return timer.draft_seconds(cohort.contexts + gained)
 
 
 def _stage_seconds(timer: StepTimer, cohorts: Sequence[Cohort], steps: int) -> np.ndarray:
