@@ -130,15 +130,16 @@ def test_load_curve_takes_over_a_deployment():
     assert "model" not in test.query_params
 
 
-def test_load_curve_tells_of_measured_runs_and_offers_their_lengths():
+def test_load_curve_tells_of_measured_runs_and_offers_their_traffic():
     curve = "model:gpt-oss-120b,device:gb10,gpus:2,tp:2"
     test = opened("load_curve", curves=curve, concurrency="1,4", input="64", output="8")
     said = next(c.value for c in test.caption if "measured runs" in c.value).replace("\\", "")
-    assert "all of other lengths: 1,024 in / 128 out" in said
-    test.button(key="Load curve/measured lengths").click().run()
+    assert "all with other traffic: 1,024 in / 128 out, N at once" in said
+    test.button(key="Load curve/measured traffic").click().run()
     assert test.number_input(key="Load curve/input").value == 1024
+    assert linked(test, "arrivals") == "rounds"
     said = next(c.value for c in test.caption if "measured runs" in c.value)
-    assert "are drawn" in said
+    assert "7 measured runs with this traffic" in said
 
 
 def test_a_deployment_can_be_added_and_removed():

@@ -15,7 +15,7 @@ pytest.importorskip("streamlit")
 
 from moeplan.cli.ui import SETTINGS, streamlit_arguments
 from moeplan.ui.commands import TAKES, command_line, parsed, values
-from moeplan.ui.figures import escaped, text
+from moeplan.ui.figures import escaped, interval, text, trust
 from moeplan.ui.groups import join, split
 from moeplan.ui.presets import PRESETS, matching
 from moeplan.ui.tables import to_csv, to_json
@@ -110,9 +110,12 @@ def test_csv_holds_all_digits_and_no_formulas():
 
 def test_figures_show_their_interval_once_they_have_one():
     figure = {"value": 1234.0, "basis": "interpolated", "low": None, "high": None}
-    assert text(figure) == "1,234"
-    assert text(figure | {"low": 1100.0, "high": 1300.0}) == "1,234 [1,100–1,300]"
-    assert text(None) == "–"
+    assert (text(figure), interval(figure)) == ("1,234", "")
+    assert "no interval yet" in trust(figure)
+    bounded = figure | {"low": 1100.0, "high": 1300.0, "interval_from": "errors of 9 runs"}
+    assert (text(bounded), interval(bounded)) == ("1,234", "1,100 – 1,300")
+    assert "80% intervals, from errors of 9 runs" in trust(bounded)
+    assert (text(None), interval(None), trust(None)) == ("–", "", "")
 
 
 def test_texts_of_others_are_no_markup():

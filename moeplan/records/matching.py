@@ -1,6 +1,6 @@
 """Whether a measured run is of the deployment and lengths that are being predicted.
 
-Settings, engine version and client protocol may differ.
+Engine settings and version may differ.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from moeplan.records.record import RunRecord
+from moeplan.records.rules import NotCovered, Rules
+from moeplan.records.setup_workload import workload_of
 
 
 def same_deployment(record: RunRecord, deployment: dict[str, Any]) -> bool:
@@ -27,6 +29,19 @@ def same_deployment(record: RunRecord, deployment: dict[str, Any]) -> bool:
             (getattr(spread, name) or 1) == placement[name] for name in ("tp", "pp", "replicas")
         )
     )
+
+
+def arrivals_of(record: RunRecord) -> str | None:
+    """How the record's client sent requests: a word of `Workload.arrivals`, None if unsaid."""
+    try:
+        return workload_of(record, Rules()).arrivals
+    except NotCovered:
+        return None
+
+
+def same_arrivals(record: RunRecord, workload: dict[str, Any]) -> bool:
+    """Whether a record's client sent requests as a workload does; a lone one does so any way."""
+    return record.workload.concurrency == 1 or arrivals_of(record) == workload["arrivals"]
 
 
 def same_lengths(record: RunRecord, workload: dict[str, Any]) -> bool:

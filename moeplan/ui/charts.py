@@ -63,9 +63,13 @@ def lay_out(made: go.Figure, height: int, **layout: Any) -> None:
     made.update_yaxes(automargin=True)
 
 
-def draw(made: go.Figure, key: str, **extra: Any) -> Any:
-    """Show a plot over the full width; returns what the user selected where that is asked for."""
-    return st.plotly_chart(made, key=key, config=CONFIG, **extra)
+def draw(made: go.Figure, key: str, *, tools: bool = True, **extra: Any) -> Any:
+    """Show a plot over the full width; returns what the user selected where that is asked for.
+
+    Without `tools` no buttons lie over a plot that has no room for them.
+    """
+    config = CONFIG | ({} if tools else {"displayModeBar": False})
+    return st.plotly_chart(made, key=key, config=config, **extra)
 
 
 def stacked_bar(parts: Sequence[tuple[str, float]], unit: str, height: int = 250) -> go.Figure:

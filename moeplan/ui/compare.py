@@ -140,9 +140,9 @@ def _show(rows: list[Row]) -> None:
     for index, (title, size, label) in enumerate(panels):
         with columns[index % 2]:
             st.markdown(f"**{title}**")
-            charts.draw(_bars(rows, size, label), f"compare {index}")
+            charts.draw(_bars(rows, size, label), f"compare {index}", tools=False)
     st.markdown("**Memory of one GPU, GiB**")
-    charts.draw(_memory(rows), "compare memory")
+    charts.draw(_memory(rows), "compare memory", tools=False)
     st.caption(escaped(trust(rows[0]["output_tok_s"])))
 
 

@@ -84,8 +84,8 @@ def _counts(scores: Sequence[RecordScore], chosen: Sequence[RecordScore]) -> Non
     covered = sum(item.covered for item in chosen)
     frame.metrics(
         {
-            "Records": f"{len(chosen):,}",
-            "Of": f"{len(scores):,}",
+            "Records shown": f"{len(chosen):,}",
+            "Records in all": f"{len(scores):,}",
             "Predicted": f"{covered:,}",
             "Your own": f"{len(own_records()):,}",
         }
@@ -110,9 +110,10 @@ def _scatter(inputs: Inputs, chosen: Sequence[RecordScore]) -> None:
 
 def _plot(items: Sequence[tuple[RecordScore, str, Any]]) -> go.Figure:
     devices = sorted({DIMENSIONS["hardware"](item) for item, *_ in items})
+    unit = " or ".join(sorted({_unit(name) for _, name, _ in items}))
     made = charts.figure(
-        520, xaxis_title="measured", yaxis_title="predicted", xaxis_type="log",
-        yaxis_type="log", hovermode="closest",
+        520, xaxis_title=f"measured, {unit}", yaxis_title=f"predicted, {unit}",
+        xaxis_type="log", yaxis_type="log", hovermode="closest",
     )  # fmt: skip
     _diagonal(made, [v for _, _, c in items for v in (c.measured, c.predicted.value)])
     for index, device in enumerate(devices):
@@ -128,6 +129,15 @@ def _plot(items: Sequence[tuple[RecordScore, str, Any]]) -> go.Figure:
             hovertemplate="%{text}<extra></extra>",
         )
     return made
+
+
+def _unit(metric: str) -> str:
+    """Unit of a metric, which its name holds."""
+    return next((unit for part, unit in _UNITS.items() if part in metric), metric)
+
+
+_UNITS = {"tok_s": "tok/s", "_ms": "ms", "_gib": "GiB", "_tokens": "tokens", "_s": "s",
+          "throughput": "requests/s"}  # fmt: skip
 
 
 def _diagonal(made: go.Figure, values: Sequence[float]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from moeplan.cli import render
-from moeplan.estimate import Estimate
+from moeplan.estimate import COVERED, Estimate
 
 Figure = dict[str, Any] | None
 """An `Estimate` as JSON holds it."""
@@ -14,8 +14,22 @@ MS = 1e3
 
 
 def text(figure: Figure, scale: float = 1.0, form: Callable[[float], str] = render.number) -> str:
-    """A predicted figure times `scale`, with its interval where it has one."""
-    return render.estimate(Estimate(**figure) if figure else None, scale, form)
+    """A predicted figure times `scale`."""
+    return render.estimate(_estimate(figure), scale, form)
+
+
+def interval(
+    figure: Figure, scale: float = 1.0, form: Callable[[float], str] = render.number
+) -> str:
+    """The interval of a figure times `scale`; empty where it has none."""
+    known = _estimate(figure)
+    if known is None or known.low is None or known.high is None:
+        return ""
+    return f"{form(known.low * scale)} – {form(known.high * scale)}"
+
+
+def _estimate(figure: Figure) -> Estimate | None:
+    return Estimate(**figure) if figure else None
 
 
 def time_text(figure: Figure) -> str:
@@ -29,11 +43,15 @@ def value(figure: Figure, scale: float = 1.0) -> float | None:
 
 
 def trust(figure: Figure) -> str:
-    """What a figure rests on, and whether an interval stands behind it."""
-    if figure is None:
+    """What a figure rests on, and what its interval does."""
+    known = _estimate(figure)
+    if known is None:
         return ""
-    kind = "calibrated" if figure["low"] is not None else "uncalibrated: no interval yet"
-    return f"Predictions are {kind}; basis: {figure['basis']}."
+    kind = "calibrated" if known.calibrated else "uncalibrated"
+    bounds = "no interval yet"
+    if known.bounded:
+        bounds = f"{COVERED:.0%} intervals, from {known.interval_from}"
+    return f"Predictions are {kind}; basis: {known.basis}; {bounds}."
 
 
 def escaped(line: str) -> str:

@@ -115,7 +115,7 @@ def placement_inputs(inputs: Inputs) -> None:
         option(inputs, PlacementOptions, "replicas", "Replicas")
     with right:
         option(inputs, PlacementOptions, "pp", "PP")
-        option(inputs, PlacementOptions, "ep", "Whole experts (EP)")
+        option(inputs, PlacementOptions, "ep", "EP")
 
 
 def pin_inputs(inputs: Inputs) -> None:
@@ -144,8 +144,8 @@ def traffic_inputs(inputs: Inputs, *, sweep: bool = False, output: bool = True) 
         inputs,
         "arrivals",
         "Arrivals",
-        [word for word in _ARRIVALS if output or word != "trace"],
-        shown=lambda word: _ARRIVALS[word],
+        [word for word in ARRIVALS if output or word != "trace"],
+        shown=lambda word: ARRIVALS[word],
         unset="closed",
         help=TrafficOptions.model_fields["arrivals"].description,
     )
@@ -157,7 +157,7 @@ def traffic_inputs(inputs: Inputs, *, sweep: bool = False, output: bool = True) 
             upload(inputs, "trace", "Recorded requests (JSON lines)", "trace.jsonl")
 
 
-_ARRIVALS = {
+ARRIVALS = {
     "closed": "always N in flight",
     "poisson": "Poisson, at a rate",
     "gamma": "gamma gaps, at a rate",

@@ -49,7 +49,7 @@ def on_the_command_line(lines: Sequence[str]) -> None:
 def title(name: str, question: str) -> None:
     """Head of a page."""
     st.header(name)
-    st.caption(question)
+    st.caption(f"{question} Inputs stand on the left, on a phone behind ».")
 
 
 def sidebar(form: Callable[[state.Inputs], None], inputs: state.Inputs) -> None:
@@ -57,6 +57,8 @@ def sidebar(form: Callable[[state.Inputs], None], inputs: state.Inputs) -> None:
     with st.sidebar:
         form(inputs)
     inputs.publish()
+    for note in inputs.notes:
+        st.warning(escaped(note), icon=":material/edit:")
 
 
 def open_in(pages: Sequence[str], words: Mapping[str, str], key: str) -> None:
@@ -68,11 +70,19 @@ def open_in(pages: Sequence[str], words: Mapping[str, str], key: str) -> None:
                 st.switch_page(st.session_state["pages"][page])
 
 
-def metrics(figures: Mapping[str, str]) -> None:
-    """Figures side by side, as many as fit in a line."""
+def metrics(figures: Mapping[str, str], intervals: Mapping[str, str] | None = None) -> None:
+    """Figures side by side, as many as fit in a line; intervals in small print under them."""
+    known = intervals or {}
     with st.container(horizontal=True, gap="small"):
         for name, figure in figures.items():
-            st.metric(name, figure, width=_METRIC_WIDTH)
+            st.metric(
+                name,
+                figure,
+                known.get(name) or None,
+                delta_color="off",
+                delta_arrow="off",
+                width=_METRIC_WIDTH,
+            )
 
 
 _METRIC_WIDTH = 148

@@ -46,7 +46,7 @@ def group_inputs(
     groups = split(inputs.get(word))[:most]
     found = []
     for index, group in enumerate(groups):
-        own = Inputs(f"{inputs.page}/{word} {index}", dict(group))
+        own = Inputs(f"{inputs.page}/{word} {index}", dict(group), inputs.notes)
         with st.expander(title(group), expanded=len(groups) == 1):
             form(own)
             if len(groups) > 1 and st.button("Remove", key=own.key("remove"), type="tertiary"):

@@ -120,6 +120,8 @@ def _show(inputs: Inputs, curves: list[Curve]) -> None:
     charts.draw(_plot(curves, axis, loads, limits, measured, crossings), "curves")
     for line in crossings:
         st.markdown(f":material/close: {escaped(line['text'])}")
+    if len(curves) > 1 and not crossings:
+        st.caption("Between these loads no deployment overtakes another in tok/s.")
     measured_points.explain(inputs, [curve["name"] for curve in curves], measured)
     rows = [
         {"deployment": curve["name"], "load": load} | point

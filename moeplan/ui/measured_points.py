@@ -10,10 +10,11 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from moeplan.records.matching import same_deployment, same_lengths
+from moeplan.records.matching import arrivals_of, same_arrivals, same_deployment, same_lengths
 from moeplan.records.record import RunRecord
 from moeplan.ui import charts
 from moeplan.ui.figures import escaped
+from moeplan.ui.forms import ARRIVALS
 from moeplan.ui.records import all_records
 from moeplan.ui.state import Inputs
 
@@ -25,9 +26,9 @@ def _metric(name: str) -> Read:
 
 
 def _gap_of_rate(record: RunRecord) -> float | None:
-    """Milliseconds a token of one client, from a decode rate over all clients."""
+    """Milliseconds a token of a lone client; tools count crowds in ways of their own."""
     rate = record.measured.get("decode_tok_s")
-    return 1e3 * _load(record) / rate if rate else None
+    return 1e3 / rate if rate and _load(record) == 1 else None
 
 
 def _load(record: RunRecord) -> int:
@@ -49,17 +50,22 @@ PANELS: tuple[Mapping[str, Read], ...] = (
 
 @dataclass(frozen=True)
 class Measured:
-    """Runs of one deployment at its curve's lengths, and at other lengths."""
+    """Runs of one deployment with the traffic of its curve, and with other traffic."""
 
     drawn: list[RunRecord]
     elsewhere: list[RunRecord]
 
 
 def measured_runs(curve: dict[str, Any]) -> Measured:
-    """Known runs of a curve's deployment, settings and client protocol aside."""
-    own = [r for r in all_records() if same_deployment(r, curve["deployment"]) and _load(r)]
-    drawn = [r for r in own if same_lengths(r, curve["points"][0]["workload"])]
+    """Known runs of a curve's deployment, engine settings and version aside."""
+    own = [r for r in all_records() if same_deployment(r, curve["deployment"]) and _usable(r)]
+    workload = curve["points"][0]["workload"]
+    drawn = [r for r in own if same_lengths(r, workload) and same_arrivals(r, workload)]
     return Measured(drawn, [r for r in own if r not in drawn])
+
+
+def _usable(record: RunRecord) -> bool:
+    return bool(_load(record)) and arrivals_of(record) in ARRIVALS
 
 
 def traces(runs: Measured, name: str, index: int) -> list[go.Scatter]:
@@ -108,28 +114,38 @@ def explain(inputs: Inputs, names: Sequence[str], found: Sequence[Measured]) -> 
             f"None of {len(all_records()):,} known runs has the model, weights, GPU and placement "
             "of a deployment here; page Evidence lists them and takes yours."
         )
-    usual = Counter(_lengths(r) for runs in found for r in runs.elsewhere).most_common(1)
+    usual = Counter(_traffic(r) for runs in found for r in runs.elsewhere).most_common(1)
     if usual and not any(runs.drawn for runs in found):
         _offer(inputs, usual[0][0])
 
 
 def _line(name: str, runs: Measured) -> str:
     if runs.drawn:
-        return f"{name}: {len(runs.drawn)} measured runs of these lengths are drawn."
+        seen = sum(any(_seen(record, panel) for panel in PANELS) for record in runs.drawn)
+        return f"{name}: {len(runs.drawn)} measured runs with this traffic; plotted: {seen}."
     if not runs.elsewhere:
         return f"{name}: no known run of this model, weights, GPU and placement."
-    lengths = sorted({_lengths(record) for record in runs.elsewhere})
-    known = ", ".join(f"{prompt:,} in / {answer:,} out" for prompt, answer in lengths)
-    return f"{name}: {len(runs.elsewhere)} measured runs, all of other lengths: {known}."
+    known = "; ".join(_words(traffic) for traffic in sorted({_traffic(r) for r in runs.elsewhere}))
+    return f"{name}: {len(runs.elsewhere)} measured runs, all with other traffic: {known}."
 
 
-def _lengths(record: RunRecord) -> tuple[int, int]:
-    return round(record.workload.input_tokens), round(record.workload.output_tokens)
+Traffic = tuple[int, int, str]
+"""Prompt tokens, output tokens, arrivals."""
 
 
-def _offer(inputs: Inputs, lengths: tuple[int, int]) -> None:
-    prompt, answer = lengths
-    label = f"Use {prompt:,} in / {answer:,} out, as measured"
-    if st.button(label, key=inputs.key("measured lengths"), icon=":material/straighten:"):
-        inputs.change({"input": str(prompt), "output": str(answer)})
+def _traffic(record: RunRecord) -> Traffic:
+    lengths = record.workload.input_tokens, record.workload.output_tokens
+    return round(lengths[0]), round(lengths[1]), arrivals_of(record) or ""
+
+
+def _words(traffic: Traffic) -> str:
+    prompt, answer, arrivals = traffic
+    return f"{prompt:,} in / {answer:,} out, {ARRIVALS[arrivals]}"
+
+
+def _offer(inputs: Inputs, traffic: Traffic) -> None:
+    prompt, answer, arrivals = traffic
+    key = inputs.key("measured traffic")
+    if st.button(f"Use {_words(traffic)}", key=key, icon=":material/straighten:"):
+        inputs.change({"input": str(prompt), "output": str(answer), "arrivals": arrivals})
         st.rerun()

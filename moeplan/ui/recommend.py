@@ -75,8 +75,10 @@ def _found(words: dict[str, str]) -> dict[str, Any]:
     place = st.empty()
     part = FIRST_LOOK | words
     if part != words and not is_kept("recommend", words):
-        with suppress(MoeplanError), place.container(border=True):
-            show_first_look(answer("recommend", part)["winner"])
+        with suppress(MoeplanError):
+            first = answer("recommend", part)["winner"]
+            with place.container(border=True):
+                show_first_look(first)
     found = answer("recommend", words)
     place.empty()
     return found
@@ -91,7 +93,10 @@ def _show_several(inputs: Inputs, asked: Sequence[dict[str, str]]) -> None:
     if not found:
         return
     st.subheader("The best of each kind of machine")
-    st.caption("A deployment stays on GPUs of one kind; unlike GPUs serve beside each other.")
+    st.caption(
+        "An engine stays on GPUs of one kind. Each search gives all of the traffic to that kind; "
+        "what a router over unlike GPUs would make of it is not predicted."
+    )
     rows = [{"machine": machine_name(words)} | data["winner"] for words, data in found]
     chosen = table("Best by machine", rows, _COLUMNS, select=True)
     words, data = found[chosen or 0]

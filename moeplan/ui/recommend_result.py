@@ -6,12 +6,13 @@ from typing import Any
 
 import streamlit as st
 
+from moeplan.cli import render
 from moeplan.cli.fit import PARTS
 from moeplan.cli.simulate import STATISTICS
 from moeplan.cli.traffic import TrafficOptions
 from moeplan.scenario import Scenario
 from moeplan.ui import charts, frame, state
-from moeplan.ui.figures import MS, Figure, escaped, text, time_text, trust, value
+from moeplan.ui.figures import MS, Figure, escaped, interval, text, time_text, trust, value
 from moeplan.ui.state import Inputs, picked
 from moeplan.ui.tables import fields, save, table
 
@@ -57,6 +58,7 @@ def _card(data: dict[str, Any], winner: Row) -> None:
         form = winner["deployment"]["checkpoint"]
         repo = form["repo"] or "hypothetical re-quantisation, nobody has published it"
         st.subheader(f"{deployment['model']} {form['name']} · {winner['placement']}")
+        st.markdown(in_words(deployment["placement"]))
         st.caption(escaped(f"{repo} on {winner['gpus']} of {deployment['gpus']}× "
                            f"{deployment['device']}; {_goal(data)}"))  # fmt: skip
         _figures(winner)
@@ -64,6 +66,16 @@ def _card(data: dict[str, Any], winner: Row) -> None:
         _latencies(winner)
         _memory(winner["memory"])
         st.caption(escaped(f"{trust(winner['output_tok_s'])} Price: {_basis(winner)}"))
+
+
+def in_words(placement: dict[str, Any]) -> str:
+    """A placement for those who do not know its short form."""
+    ranks, stages, copies = (placement[name] for name in ("tp", "pp", "replicas"))
+    engines = "One engine" if copies == 1 else f"{copies} engines behind a router; each"
+    ways = [f"splits every layer over {ranks} GPUs"] if ranks > 1 else []
+    ways += ["keeps whole experts on each"] if placement["ep"] else []
+    ways += [f"runs its layers in {stages} stages one after the other"] if stages > 1 else []
+    return f"{engines} {' and '.join(ways) or 'runs on one GPU'}."
 
 
 def _goal(data: dict[str, Any]) -> str:
@@ -76,16 +88,23 @@ def _basis(winner: Row) -> str:
 
 
 def _figures(row: Row) -> None:
-    figures = {
-        "Output tok/s": text(row["output_tok_s"]),
-        "tok/s a GPU": text(row["output_tok_s_per_gpu"]),
-        "tok/s a user": text(row["tok_s_per_user"]),
-        "TTFT mean": time_text(row["latencies_s"]["ttft"]["mean"]),
-        "ITL mean": time_text(row["latencies_s"]["itl"]["mean"]),
-        "$ per million output": text(row["usd_per_million_output_tokens"]),
-        "GPU watts": text(row["watts"]),
+    numbers = {
+        "Output tok/s": row["output_tok_s"],
+        "tok/s a GPU": row["output_tok_s_per_gpu"],
+        "tok/s a user": row["tok_s_per_user"],
     }
-    frame.metrics(figures)
+    times = {
+        "TTFT mean": row["latencies_s"]["ttft"]["mean"],
+        "ITL mean": row["latencies_s"]["itl"]["mean"],
+    }
+    more = {
+        "$ per million output": row["usd_per_million_output_tokens"],
+        "GPU watts": row["watts"],
+    }
+    figures = {n: text(f) for n, f in numbers.items()} | {n: time_text(f) for n, f in times.items()}
+    intervals = {n: interval(f) for n, f in (numbers | more).items()}
+    intervals |= {n: interval(f, form=render.seconds) for n, f in times.items()}
+    frame.metrics(figures | {n: text(f) for n, f in more.items()}, intervals)
 
 
 def _latencies(winner: Row) -> None:
@@ -110,7 +129,7 @@ def _memory(memory: dict[str, Any]) -> None:
     st.markdown(f"**Memory of one GPU**, {memory['total_gib']:.1f} GiB; the KV pool holds "
                 f"{memory['kv_tokens']:,} tokens")  # fmt: skip
     parts = [(name, memory[f"{part}_gib"]) for part, name in PARTS.items()]
-    charts.draw(charts.stacked_bar([p for p in parts if p[1] > 0], "GiB"), "memory")
+    charts.draw(charts.stacked_bar([p for p in parts if p[1] > 0], "GiB"), "memory", tools=False)
 
 
 def _pareto(inputs: Inputs, data: dict[str, Any], words: dict[str, str]) -> None:
@@ -188,6 +207,10 @@ def _ranking(data: dict[str, Any]) -> None:
         "loses by": lambda row: row["why_not"],
     }
     table("Ranking", rows, columns)
+    reasons = [f"- **{escaped(row['placement'])}** {escaped(row['why_not'])}"
+               for row in data["runners_up"]]  # fmt: skip
+    if reasons:
+        st.markdown("Why not the others:\n" + "\n".join(reasons))
 
 
 def _counts(counts: dict[str, Any]) -> None:

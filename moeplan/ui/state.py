@@ -7,7 +7,7 @@ link in another browser shows the same view. Uploaded files stay in the session 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import streamlit as st
 
@@ -23,6 +23,8 @@ class Inputs:
 
     page: str
     words: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+    """What is wrong with words that were replaced, for the user to see beside the answer."""
 
     def get(self, name: str, default: str = "") -> str:
         """A word, or `default` where it is unset."""

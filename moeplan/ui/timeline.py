@@ -13,7 +13,7 @@ from moeplan.simulation.timeline import Columns, chrome_trace, lanes
 from moeplan.ui import charts, forms, frame, state
 from moeplan.ui.answers import answer
 from moeplan.ui.commands import command_line
-from moeplan.ui.figures import escaped, text, time_text, trust
+from moeplan.ui.figures import escaped, interval, text, time_text, trust
 from moeplan.ui.state import Inputs
 from moeplan.ui.tables import downloads, save
 
@@ -71,7 +71,8 @@ def _figures(data: dict[str, Any]) -> None:
             "TTFT p99": time_text(point["ttft_s"]["p99"]),
             "ITL p99": time_text(point["itl_s"]["p99"]),
             "Preemptions": f"{point['preemptions']:,}",
-        }
+        },
+        {"Output tok/s": interval(point["output_tok_s"])},
     )
 
 

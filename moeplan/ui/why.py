@@ -15,7 +15,7 @@ from moeplan.cli.hardware import overview_data
 from moeplan.ui import charts, forms, frame, state
 from moeplan.ui.answers import answer
 from moeplan.ui.commands import command_line
-from moeplan.ui.figures import escaped, text, time_text, trust, value
+from moeplan.ui.figures import escaped, interval, text, time_text, trust, value
 from moeplan.ui.resources import hardware
 from moeplan.ui.state import Inputs
 from moeplan.ui.tables import fields, table
@@ -73,7 +73,8 @@ def _step(data: dict[str, Any]) -> None:
             "Tokens computed": f"{step['tokens']:,}",
             "Padded to": f"{step['padded_tokens']:,}",
             "Gbit a token": render.number(data["effective_bit_work"] / 1e9),
-        }
+        },
+        {"Step": interval(total, form=render.seconds)},
     )
     charts.draw(_waterfall(data), "waterfall")
     table("Operators", data["operators"], _OPERATORS)
@@ -226,7 +227,7 @@ def _help(data: dict[str, Any]) -> None:
         ],
     )
     if rows:
-        charts.draw(made, "changes")
+        charts.draw(made, "changes", tools=False)
     table("Changes", data["changes"], _CHANGES)
 
 
@@ -243,7 +244,9 @@ def _memory(inputs: Inputs) -> None:
     found = answer("fit", inputs.words)
     memory = found["memory"]
     parts = [(name, value(memory[f"{part}_gib"])) for part, name in PARTS.items()]
-    charts.draw(charts.stacked_bar([p for p in parts if p[1] > 0], "GiB"), "memory map")
+    charts.draw(
+        charts.stacked_bar([p for p in parts if p[1] > 0], "GiB"), "memory map", tools=False
+    )
     frame.metrics(
         {
             "Weights GiB": text(memory["weights_gib"]),

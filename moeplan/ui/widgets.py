@@ -53,7 +53,8 @@ def choice(
     first = default if default in words else words[0]
     given = inputs.get(name) or first
     if given not in words:
-        st.warning(f"{label}: {given!r} is none of the choices here; {first} stands for it.")
+        note = f"{label}: {given!r} is none of the choices here; {first} stands for it."
+        inputs.notes.append(note)
         given = first
     key = _begin(inputs, name, given)
     if st.session_state[key] not in words:
@@ -140,7 +141,7 @@ def _checked(inputs: Inputs, kind: type[Options], name: str) -> Any:
     try:
         return parse_option(kind, name, inputs.words[name])
     except InputError as error:
-        st.warning(str(error))
+        inputs.notes.append(str(error))
         inputs.put(name, None)
         st.session_state.pop(inputs.key(name), None)
         return None

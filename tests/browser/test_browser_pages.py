@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 from playwright.sync_api import expect
@@ -17,6 +18,21 @@ from moeplan.cli import render
 
 pytestmark = pytest.mark.browser
 SMALL = "model=qwen3-30b-a3b&device=h100_sxm&input=512&output=64&concurrency=4"
+
+
+SOON_S = 3.0
+"""Three times what an idle machine of two cores may take from a change to new figures."""
+
+
+def seconds_to_new_figures(page, tokens: str) -> float:
+    """From a changed number of prefill tokens to another step time."""
+    before = page.metric("Step").inner_text()
+    field = page.get_by_role("spinbutton", name="Prefill tokens")
+    field.fill(tokens)
+    start = time.monotonic()
+    field.press("Enter")
+    expect(page.metric("Step")).not_to_have_text(before, timeout=WAIT_MS)
+    return time.monotonic() - start
 
 
 def card(winner) -> dict[str, str]:
@@ -104,6 +120,12 @@ def test_why_shows_the_step_and_the_memory(open_page):
     assert json.loads(page.saved("JSON", 1)) == explain["expert_coverage"]["points"]
     assert json.loads(page.saved("JSON", 2)) == explain["changes"]
     fits_a_desk_and_a_phone(page, "why")
+
+
+def test_new_figures_follow_a_change_at_once(open_page):
+    page = open_page("why?model=qwen3-30b-a3b&device=h100_sxm&batch=4&context=512")
+    page.settle()
+    assert min(seconds_to_new_figures(page, tokens) for tokens in ("512", "768", "1280")) < SOON_S
 
 
 def test_compare_shows_cost_and_time_a_task(open_page):
