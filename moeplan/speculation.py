@@ -13,13 +13,15 @@ Method = Literal["mtp", "eagle3", "ngram"]
 
 DRAFT_TOKENS: dict[Method, int] = {"mtp": 1, "eagle3": 3, "ngram": 3}
 """Drafts a step where nobody says: what vLLM's recipes use."""
-USUAL_RATE: dict[Method, float] = {"mtp": 0.66, "eagle3": 0.6}
-"""Chance that a draft is accepted, given that those before it were (estimates).
+USUAL_FIRST: dict[Method, float] = {"mtp": 0.82, "eagle3": 0.7}
+USUAL_FURTHER: dict[Method, float] = {"mtp": 0.6, "eagle3": 0.65}
+"""Chance that the first draft is accepted, and that a further one is if those before it were.
 
-MTP: ten vllm bench runs of Nemotron-3-Super with three drafts counted 2.50 to 2.62 tokens a step on
-random text and ShareGPT (djangodevreng/dgx-spark-benchmarks, 2026-08), which is 0.64 to 0.67;
-reasoning counted 3.47 (0.91). EAGLE-3: general knowledge. N-gram drafts depend on how much of its
-prompt an answer repeats: there is no usual rate.
+MTP: counted were 0.866 of one draft on natural prompts (Nemotron-3-Super, luisefigueroa/pulsar) and
+0.908 (Qwen3.6-35B, card of Infatoshi's NVFP4 checkpoint); with three drafts 2.50 to 2.62 tokens a
+step on random text and ShareGPT (Nemotron-3-Super, djangodevreng/dgx-spark-benchmarks, ten runs) and
+3.47 in reasoning. EAGLE-3: general knowledge. N-gram drafts depend on how much of its prompt an
+answer repeats: nothing is usual.
 """
 LONGEST_DRAFT = 16
 
@@ -78,13 +80,13 @@ def speculation(method: Method, draft_tokens: int | None, mean: float | None) ->
     drafts = draft_tokens or DRAFT_TOKENS[method]
     if mean is not None:
         return Speculation(method, drafts, rates_of_mean(mean, drafts))
-    if method not in USUAL_RATE:
+    if method not in USUAL_FIRST:
         raise InputError(
             f"acceptance of {method} drafts depends on the text; give the mean tokens a step, such "
             "as 1.5, or the rate of each position"
         )
-    rate = USUAL_RATE[method]
-    return Speculation(method, drafts, tuple(rate ** (i + 1) for i in range(drafts)))
+    first, further = USUAL_FIRST[method], USUAL_FURTHER[method]
+    return Speculation(method, drafts, tuple(first * further**i for i in range(drafts)))
 
 
 def rates_of_mean(mean: float, drafts: int) -> tuple[float, ...]:
