@@ -170,7 +170,8 @@ def test_times_carry_the_unit_that_suits_them(value, text):
 
 def test_estimates_show_their_interval_once_they_have_one():
     assert render.estimate(Estimate(12.0, "interpolated")) == "12.0"
-    assert render.estimate(Estimate(12.0, "interpolated", 11.0, 13.5)) == "12.0 [11.0–13.5]"
+    assert render.interval(Estimate(12.0, "interpolated")) == ""
+    assert render.interval(Estimate(12.0, "interpolated", 11.0, 13.5)) == "11.0 – 13.5"
 
 
 def test_json_holds_no_nan_and_no_foreign_types():

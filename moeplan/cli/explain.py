@@ -12,7 +12,7 @@ from moeplan.cli.describe import assumptions, show_assumptions
 from moeplan.cli.options import CalibrationFile, JsonFlag, with_options
 from moeplan.cli.session import prepare_scenario, read_hardware
 from moeplan.errors import InputError
-from moeplan.estimate import Estimate
+from moeplan.estimate import COVERED
 from moeplan.options import Options
 from moeplan.scenario import MOST_SEQUENCES, MOST_TOKENS, Scenario
 
@@ -82,6 +82,7 @@ def _changes(prepared: Prepared, step: StepOptions, model: ModelEntry) -> list[C
 
 def explain_data(prepared: Prepared, step: StepOptions) -> dict[str, Any]:
     """Operators, their sum and what the step takes beyond it, by pipeline stage."""
+    from moeplan.calibration.trust import step_trust
     from moeplan.cost.explain import effective_bit_work, expert_coverage, operator_shares
 
     batch = _batch(prepared, step)
@@ -99,7 +100,9 @@ def explain_data(prepared: Prepared, step: StepOptions) -> dict[str, Any]:
             for stage, total in enumerate(stages)
             for used in [sum(s.seconds for s in shares if s.stage == stage)]
         ],
-        "step_seconds": Estimate(prepared.timer.step_seconds(batch), prepared.basis),
+        "step_seconds": step_trust(prepared, batch).estimate(
+            prepared.timer.step_seconds(batch), "step"
+        ),
         "expert_coverage": expert_coverage(deployment.architecture, prepared.sigma, batch.tokens),
         "effective_bit_work": effective_bit_work(deployment.architecture, deployment.checkpoint),
     }
@@ -151,7 +154,9 @@ def _show(data: dict[str, Any]) -> None:
         "Operators on one GPU, all layers together",
     )  # fmt: skip
     sources.print("Sources")
-    render.print_line(f"step: {render.estimate(total, form=render.seconds)}", bold=True)
+    interval = render.interval(total, form=render.seconds)
+    shown = f" ({COVERED:.0%} interval {interval})" if interval else ""
+    render.print_line(f"step: {render.estimate(total, form=render.seconds)}{shown}", bold=True)
     render.print_line(
         f"effective bit-work: {render.number(data['effective_bit_work'] / GIGA)} Gbit a token "
         "(active parameters × bits)"

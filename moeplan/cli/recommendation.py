@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from moeplan.cli import render
 from moeplan.cli.describe import assumptions, show_assumptions
-from moeplan.cli.simulate import STATISTICS
+from moeplan.cli.simulate import INTERVAL, STATISTICS, latency_cells, latency_estimates
 from moeplan.estimate import Estimate
 
 if TYPE_CHECKING:
+    from moeplan.calibration.trust import Trust
     from moeplan.hardware_specs import Hardware
     from moeplan.planner.recommendation import Candidate, Recommendation
     from moeplan.planner.search import Request
@@ -48,9 +49,9 @@ def recommendation_data(
         "counts": found.counts,
         "winner": _winner_data(winner) | {"price_basis": cost.basis if cost else None},
         "runners_up": [
-            _row(c) | {"why_not": why_it_loses(winner, c, found.objective)} for c in others
+            _row(c, c.trust) | {"why_not": why_it_loses(winner, c, found.objective)} for c in others
         ],
-        "front": [_row(candidate) for candidate in found.front],
+        "front": [_row(candidate, candidate.trust) for candidate in found.front],
         "simulated": [_row(candidate) for candidate in found.simulated],
     }
 
@@ -63,9 +64,13 @@ def _best_of_each(ranked: tuple[Candidate, ...]) -> list[Candidate]:
     return list(best.values())
 
 
-def _row(candidate: Candidate) -> dict[str, Any]:
-    """One candidate in one line of figures."""
+def _row(candidate: Candidate, trust: Trust | None = None) -> dict[str, Any]:
+    """One candidate in one line of figures, with intervals where `trust` gives them."""
     prepared, score = candidate.prepared, candidate.score
+    if trust is None:
+        from moeplan.calibration.trust import Trust
+
+        trust = Trust(prepared.basis)
     deployment, engine = prepared.deployment, prepared.engine
     return {
         "checkpoint": deployment.checkpoint.name,
@@ -75,16 +80,18 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "kv_cache_dtype": engine.kv_format,
         "max_num_batched_tokens": engine.max_num_batched_tokens,
         "max_num_seqs": engine.max_num_seqs,
-        "output_tok_s": candidate.estimate(score.output_tok_s),
-        "output_tok_s_per_gpu": candidate.estimate(score.output_tok_s_per_gpu),
-        "tok_s_per_user": candidate.estimate(score.tok_s_per_user),
+        "output_tok_s": trust.estimate(score.output_tok_s, "throughput"),
+        "output_tok_s_per_gpu": trust.estimate(score.output_tok_s_per_gpu, "throughput"),
+        "tok_s_per_user": trust.estimate(score.tok_s_per_user, "tpot", inverse=True),
         "latencies_s": {
-            metric: {name: candidate.estimate(values[name]) for name in STATISTICS}
+            metric: latency_estimates(trust, metric, values)
             for metric, values in score.latencies.items()
         },
-        "steady_ttft_s": _optional(candidate, score.steady_ttft_s),
-        "usd_per_million_output_tokens": _optional(candidate, score.usd_per_million_output_tokens),
-        "watts": candidate.estimate(score.watts),
+        "steady_ttft_s": _optional(score.steady_ttft_s, trust, "ttft"),
+        "usd_per_million_output_tokens": _optional(
+            score.usd_per_million_output_tokens, trust, "throughput", inverse=True
+        ),
+        "watts": trust.estimate(score.watts),
         "preemptions": score.preemptions,
     }
 
@@ -121,15 +128,17 @@ def _drafting(drafts: Speculation | None) -> dict[str, Any]:
     }
 
 
-def _optional(candidate: Candidate, value: float | None) -> Estimate | None:
-    return None if value is None else candidate.estimate(value)
+def _optional(
+    value: float | None, trust: Trust, family: str, *, inverse: bool = False
+) -> Estimate | None:
+    return None if value is None else trust.estimate(value, family, inverse=inverse)
 
 
 def _winner_data(winner: Candidate) -> dict[str, Any]:
     from moeplan.planner.launch import launch_commands
     from moeplan.planner.reasons import bottleneck, typical_shares
 
-    return _row(winner) | {
+    return _row(winner, winner.trust) | {
         "deployment": assumptions(winner.prepared),
         "memory": winner.prepared.memory.to_dict(),
         "bottleneck": bottleneck(winner),
@@ -164,21 +173,26 @@ def _show_figures(winner: dict[str, Any]) -> None:
     )
     render.print_facts(
         {
-            "output tok/s": render.estimate(winner["output_tok_s"]),
-            "a GPU": render.estimate(winner["output_tok_s_per_gpu"]),
-            "a user": render.estimate(winner["tok_s_per_user"]),
+            "output tok/s": _with_interval(winner["output_tok_s"]),
+            "a GPU": _with_interval(winner["output_tok_s_per_gpu"]),
+            "a user": _with_interval(winner["tok_s_per_user"]),
             "$ a million output tokens": dollars,
             "GPU watts": render.estimate(winner["watts"]),
         }
     )
     text, num = render.text, render.num
     rows = [
-        [metric.upper(), *(render.estimate(v[s], form=render.seconds) for s in STATISTICS)]
-        for metric, v in winner["latencies_s"].items()
+        [metric.upper(), *latency_cells(values)] for metric, values in winner["latencies_s"].items()
     ]
     steady = render.estimate(winner["steady_ttft_s"], form=render.seconds)
-    rows.insert(1, ["TTFT after the first wave", steady, "", "", ""])
-    render.print_table([text("latency"), *(num(name) for name in STATISTICS)], rows)
+    rows.insert(1, ["TTFT after the first wave", steady, "", "", "", ""])
+    titles = [*(num(name) for name in STATISTICS), num(f"{INTERVAL} of the mean")]
+    render.print_table([text("latency"), *titles], rows)
+
+
+def _with_interval(figure: Estimate) -> str:
+    shown = render.interval(figure)
+    return render.estimate(figure) + (f"  ({INTERVAL} {shown})" if shown else "")
 
 
 def _show_memory(memory: dict[str, Any]) -> None:

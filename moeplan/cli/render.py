@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from moeplan.estimate import Estimate
+from moeplan.estimate import COVERED, Estimate
 
 if TYPE_CHECKING:
     from rich.table import Column
@@ -155,20 +155,27 @@ def gib(nbytes: float | None) -> str:
 def estimate(
     figure: Estimate | None, scale: float = 1.0, form: Callable[[float], str] = number
 ) -> str:
-    """A predicted figure times `scale`, with its interval once it has one."""
-    if figure is None:
-        return NOTHING
-    value = form(figure.value * scale)
-    if not figure.calibrated:
-        return value
-    return f"{value} [{form(figure.low * scale)}–{form(figure.high * scale)}]"  # type: ignore[operator]
+    """A predicted figure times `scale`."""
+    return NOTHING if figure is None else form(figure.value * scale)
+
+
+def interval(
+    figure: Estimate | None, scale: float = 1.0, form: Callable[[float], str] = number
+) -> str:
+    """The interval of a figure times `scale`; empty where it has none."""
+    if figure is None or figure.low is None or figure.high is None:
+        return ""
+    return f"{form(figure.low * scale)} – {form(figure.high * scale)}"
 
 
 def print_trust(figures: Iterable[Estimate | None]) -> None:
-    """Say once what the printed estimates rest on, and whether intervals stand behind them."""
+    """Say once what the printed estimates rest on, and what their intervals do."""
     known = [f for f in figures if f is not None]
     if not known:
         return
     basis = ", ".join(sorted({f.basis for f in known}))
-    calibrated = all(f.calibrated for f in known)
-    print_line(f"Predictions: {'calibrated' if calibrated else 'uncalibrated'}; basis: {basis}.")
+    sources = sorted({f.interval_from for f in known if f.interval_from})
+    kind = "calibrated" if all(f.calibrated for f in known) else "uncalibrated"
+    if sources:
+        kind += f"; {COVERED:.0%} intervals from {' and '.join(sources)}"
+    print_line(f"Predictions: {kind}; basis: {basis}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +17,11 @@ from moeplan.cli.progress import progress_bar
 from moeplan.cli.session import prepare_scenario, read_hardware
 from moeplan.cli.traffic import TrafficOptions, build_workloads
 from moeplan.errors import InputError
-from moeplan.estimate import Estimate
+from moeplan.estimate import COVERED, Estimate
 from moeplan.scenario import Scenario
 
 if TYPE_CHECKING:
+    from moeplan.calibration.trust import Trust
     from moeplan.cost.predictor import Prepared
     from moeplan.hardware_specs.schema import Hardware
     from moeplan.simulation.api import Prediction
@@ -37,6 +38,8 @@ TimelineFile = Annotated[
     typer.Option("--timeline", help="Write every step and request as a Perfetto trace (.json)."),
 ]
 STATISTICS = ("mean", "p50", "p90", "p99")
+CENTRAL = ("mean", "p50")
+"""Those whose errors are known well enough for an interval."""
 LATENCIES = {
     "ttft_s": "TTFT",
     "steady_ttft_s": "TTFT after the first wave",
@@ -44,6 +47,7 @@ LATENCIES = {
     "itl_s": "ITL",
     "e2e_s": "end to end",
 }
+INTERVAL = f"{COVERED:.0%} interval"
 RATES = {
     "output_tok_s": "output tok/s",
     "output_tok_s_per_gpu": "output tok/s a GPU",
@@ -145,43 +149,51 @@ def _predictions(
 
 def point_data(prediction: Prediction) -> dict[str, Any]:
     """Figures of one simulated run; predicted ones are `Estimate`s, None where undefined."""
+    from moeplan.calibration.trust import trust_of
     from moeplan.simulation import metrics
 
     workload, result = prediction.workload, prediction.result
-    figures = _Figures(prediction.prepared)
+    trust = trust_of(prediction.prepared, workload)
     output = metrics.output_tok_s(result)
     tpot = metrics.tpot(result)
     gpus = prediction.prepared.deployment.placement.gpus
     return {
         "workload": _workload_data(workload),
-        "output_tok_s": figures.one(output),
-        "output_tok_s_per_gpu": figures.one(output / gpus),
-        "tok_s_per_user": figures.one(1 / tpot.mean),
-        "total_tok_s": figures.one(metrics.total_tok_s(result)),
-        "request_throughput": figures.one(metrics.request_throughput(result)),
-        "peak_output_tok_s": figures.one(metrics.peak_output_tok_s(result)),
-        "duration_s": figures.one(metrics.duration_s(result)),
-        "ttft_s": figures.all(metrics.ttft(result)),
-        "steady_ttft_s": figures.all(metrics.steady_ttft(result)),
-        "tpot_s": figures.all(tpot),
-        "itl_s": figures.all(metrics.itl(result)),
-        "e2e_s": figures.all(metrics.e2e(result)),
+        "output_tok_s": _figure(trust, output, "throughput"),
+        "output_tok_s_per_gpu": _figure(trust, output / gpus, "throughput"),
+        "tok_s_per_user": _figure(trust, 1 / tpot.mean, "tpot", inverse=True),
+        "total_tok_s": _figure(trust, metrics.total_tok_s(result), "throughput"),
+        "request_throughput": _figure(trust, metrics.request_throughput(result), "throughput"),
+        "peak_output_tok_s": _figure(trust, metrics.peak_output_tok_s(result)),
+        "duration_s": _figure(trust, metrics.duration_s(result), "throughput", inverse=True),
+        "ttft_s": _distribution(trust, "ttft", metrics.ttft(result)),
+        "steady_ttft_s": _distribution(trust, "ttft", metrics.steady_ttft(result)),
+        "tpot_s": _distribution(trust, "tpot", tpot),
+        "itl_s": _distribution(trust, "itl", metrics.itl(result)),
+        "e2e_s": _distribution(trust, "e2e", metrics.e2e(result)),
         "preemptions": int(result.preemptions.sum()),
         "prefix_hit_share": float(result.prefix_hit_tokens.sum() / result.input_tokens.sum()),
     }
 
 
-class _Figures:
-    """Wraps figures of one deployment as estimates."""
+def _figure(
+    trust: Trust, value: float, family: str | None = None, *, inverse: bool = False
+) -> Estimate | None:
+    return None if math.isnan(value) else trust.estimate(float(value), family, inverse=inverse)
 
-    def __init__(self, prepared: Prepared):
-        self._basis = prepared.basis
 
-    def one(self, value: float) -> Estimate | None:
-        return None if math.isnan(value) else Estimate(float(value), self._basis)
+def _distribution(trust: Trust, family: str, values: Distribution) -> dict[str, Estimate | None]:
+    return latency_estimates(trust, family, {s: getattr(values, s) for s in STATISTICS})
 
-    def all(self, values: Distribution) -> dict[str, Estimate | None]:
-        return {name: self.one(getattr(values, name)) for name in STATISTICS}
+
+def latency_estimates(
+    trust: Trust, family: str, values: Mapping[str, float]
+) -> dict[str, Estimate | None]:
+    """Statistics of a latency; tails stand without interval, as few runs judge them."""
+    return {
+        name: _figure(trust, values[name], family if name in CENTRAL else None)
+        for name in STATISTICS
+    }
 
 
 def _workload_data(workload: Workload) -> dict[str, Any]:
@@ -222,20 +234,26 @@ def _traffic_text(workload: dict[str, Any], *, sweep: bool) -> str:
 def _show_point(point: dict[str, Any]) -> None:
     text, num = render.text, render.num
     render.print_table(
-        [text("throughput"), num("")],
-        [[label, render.estimate(point[name])] for name, label in RATES.items()],
+        [text("throughput"), num(""), num(INTERVAL)],
+        [
+            [label, render.estimate(point[name]), render.interval(point[name])]
+            for name, label in RATES.items()
+        ],
     )
     render.print_table(
-        [text("latency"), *(num(name) for name in STATISTICS)],
-        [
-            [label, *(render.estimate(point[name][s], form=render.seconds) for s in STATISTICS)]
-            for name, label in LATENCIES.items()
-        ],
+        [text("latency"), *(num(name) for name in STATISTICS), num(f"{INTERVAL} of the mean")],
+        [[label, *latency_cells(point[name])] for name, label in LATENCIES.items()],
     )
     render.print_line(
         f"{point['preemptions']:,} preemptions; {point['prefix_hit_share']:.1%} of prompt tokens "
         "from the prefix cache"
     )
+
+
+def latency_cells(values: dict[str, Estimate | None]) -> list[str]:
+    """Statistics of a latency, and the interval of its mean."""
+    shown = [render.estimate(values[s], form=render.seconds) for s in STATISTICS]
+    return [*shown, render.interval(values["mean"], form=render.seconds)]
 
 
 def load_axis(points: Sequence[dict[str, Any]]) -> tuple[str, list[float]]:

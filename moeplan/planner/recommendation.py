@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+from moeplan.calibration.trust import Trust, trust_of
 from moeplan.cost.predictor import Prepared
-from moeplan.estimate import Estimate
 from moeplan.planner.bounds import Bounds
 from moeplan.planner.objective import Latencies, Objective
 from moeplan.planner.slo import Limit
@@ -61,9 +62,10 @@ class Candidate:
         """Short name: format, placement, KV format and what of the engine was varied."""
         return label(self.prepared)
 
-    def estimate(self, value: float) -> Estimate:
-        """A figure of this candidate as an `Estimate`."""
-        return Estimate(value, self.prepared.basis)
+    @cached_property
+    def trust(self) -> Trust:
+        """How far its predictions may be off."""
+        return trust_of(self.prepared)
 
 
 def family(prepared: Prepared) -> tuple[str, str]:
