@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from moeplan.validate.gpu import summarise
-from moeplan.validate.gpu.make_model import cut_layers, quantization_config, write_tokenizer
 from moeplan.validate.gpu.steps import read_steps, spread, steady_decodes
 
 EVIDENCE = Path(__file__).parents[1] / "validate" / "evidence" / "2026-11-27-h100"
@@ -72,27 +71,3 @@ def test_steps_grow_with_the_batch():
         mine = [s for s in steps if (s["model"], s["format"], s["routing"]) == engine]
         times = [s["seconds"] for s in sorted(mine, key=lambda s: s["decodes"])]
         assert all(later > 0.99 * earlier for earlier, later in pairwise(times))
-
-
-def test_unknown_storage_is_refused_and_routers_stay_unquantised():
-    with pytest.raises(ValueError, match="storage"):
-        quantization_config("int3", 2)
-    assert (
-        "model.layers.1.mlp.gate" in quantization_config("fp8_block", 2)["modules_to_not_convert"]
-    )
-
-
-def test_a_cut_keeps_width_and_layer_kinds():
-    cut = cut_layers({"num_hidden_layers": 4, "layer_types": list("abab"), "hidden_size": 8}, 2)
-    assert cut == {"num_hidden_layers": 2, "layer_types": ["a", "b"], "hidden_size": 8}
-
-
-def test_every_id_survives_text(tmp_path):
-    tokenizers = pytest.importorskip("tokenizers")
-    write_tokenizer(tmp_path, 30_000)
-    tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    special = [tokenizer.id_to_token(i) for i in range(4)]
-    tokenizer.add_special_tokens(special)
-    ids = [4, 15, 10_234, 29_999, 31]
-    text = " ".join(tokenizer.id_to_token(i) for i in ids)
-    assert tokenizer.encode(text).ids == ids

@@ -11,7 +11,7 @@ from moeplan.calibration import load_calibration
 from moeplan.deployment import Deployment
 from moeplan.hardware_specs import Hardware, load_hardware
 from moeplan.scenario import Scenario
-from moeplan.simulation.workload import Routing
+from moeplan.simulation.workload import ROUTING_SIGMA, Routing
 from moeplan.validate.engine_options import engine_options
 from moeplan.validate.plan import Calibration, Launch, Plan, PlannedRun, now
 from moeplan.validate.predict import (
@@ -71,7 +71,7 @@ def build_plan(setup: Setup, wanted: Sequence[Wanted], folder: Path) -> Plan:
     hardware = setup.hardware(folder)
     scenario = resolved_scenario(setup.scenario, folder)
     longest = max(to_workload(w.load, folder, setup.routing).longest_tokens for w in wanted)
-    prepared = prepare_deployment(scenario, hardware, longest, setup.routing)
+    prepared = prepare_deployment(scenario, hardware, longest, ROUTING_SIGMA[setup.routing])
     dummy = setup.model is None
     routers = setup.routers and dummy and prepared.deployment.architecture.is_moe
     options = engine_options(prepared, dummy=dummy, probe=setup.probe, routers=routers)

@@ -12,7 +12,6 @@ from moeplan.calibration.file import Calibration, calibration_of
 from moeplan.calibration.fit import fit_steps
 from moeplan.calibration.observations import Dataset, StepObservation, group_steps
 from moeplan.cost.batch import StepBatch
-from moeplan.cost.routing import ROUTING_SIGMA
 from moeplan.cost.used_tables import used_tables
 from moeplan.errors import InputError
 from moeplan.estimate import COVERED
@@ -65,12 +64,12 @@ def _setup(plan: Plan) -> str:
 def _dataset(runs: Sequence[Placed], hardware: Hardware) -> Dataset:
     first, folder = runs[0]
     plan = first.plan
-    prepared = [prepared_of(run.plan, place, hardware) for run, place in runs]
+    prepared = [prepared_of(run.plan, place, hardware, run.sigma) for run, place in runs]
     observations = [o for run, _ in runs for o in observed_steps(run)]
     return Dataset(
         deployment=build_deployment(resolved_scenario(plan.scenario, folder), hardware),
         max_sequence_tokens=max(p.engine.max_model_len for p in prepared),
-        sigma=ROUTING_SIGMA[plan.routing],
+        sigma=first.sigma,
         observations=tuple(observations),
     )
 
@@ -145,7 +144,7 @@ def _served_errors(runs: Sequence[Placed], hardware: Hardware) -> dict[str, floa
     held = [placed for placed in runs if placed[0].run.role == "held-out"]
     found: dict[str, list[float]] = {}
     for run, folder in held if len(held) >= FEWEST_RUNS else runs:
-        prepared = prepared_of(run.plan, folder, hardware)
+        prepared = prepared_of(run.plan, folder, hardware, run.sigma)
         predicted = predict_load(prepared, run.run.load, folder, run.plan.routing).metrics
         for family, name in SERVED.items():
             if name in predicted and name in run.metrics:

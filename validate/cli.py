@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moeplan.cli.boundary import ErrorBoundary
-from moeplan.cli.options import JsonFlag, with_options
+from moeplan.cli.options import CalibrationFile, JsonFlag, with_options
 from moeplan.errors import InputError
 from moeplan.scenario import Scenario
 from moeplan.validate.experiment import ExperimentOptions, plan_of
@@ -34,6 +34,12 @@ PlanFiles = Annotated[
     list[Path], typer.Argument(help="Plans that `validate plan` wrote, one engine start each.")
 ]
 RunsFolder = Annotated[Path, typer.Argument(help="Folder that `validate run -o` wrote.")]
+RunsFolders = Annotated[
+    list[Path], typer.Argument(help="Folders that `validate run -o` or `validate unpack` wrote.")
+]
+PlanFolder = Annotated[
+    Path | None, typer.Option("--plan", help="Plan whose folder holds traces and hardware files.")
+]
 PythonOption = Annotated[
     str | None, typer.Option("--python", help="Python that has vLLM.  [default: this one]")
 ]
@@ -82,10 +88,7 @@ def run(
 def report(
     runs: RunsFolder,
     out: Annotated[Path, typer.Option("-o", "--out", help="Page to write.")] = Path("report.html"),
-    plan_file: Annotated[
-        Path | None,
-        typer.Option("--plan", help="Plan whose folder holds traces and hardware files."),
-    ] = None,
+    plan_file: PlanFolder = None,
     records: Annotated[
         Path | None, typer.Option(help="Also append run records to this JSON Lines file.")
     ] = None,
@@ -110,6 +113,35 @@ def report(
         print(f"not used: {problem}", file=sys.stderr)
     emit([comparison for _, comparison in pairs], as_json, show_comparisons)
     print(f"wrote {out}", file=sys.stderr)
+
+
+@validate.command()
+def compare(
+    runs: RunsFolders,
+    calibration: CalibrationFile = None,
+    plan_file: PlanFolder = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Predicted before, predicted anew with the experts counted and this calibration, measured."""
+    from moeplan.calibration import load_calibration
+    from moeplan.cli.render import emit
+    from moeplan.hardware_specs import load_hardware
+    from moeplan.validate.again import predict_again
+    from moeplan.validate.cli_show import show_again
+    from moeplan.validate.measured import read_store
+
+    evidence = [(store, read_store(store)) for store in runs]
+    placed = [
+        (run, (plan_file or store.absolute()).parent) for store, e in evidence for run in e.runs
+    ]
+    own = placed[0][0].plan.hardware_dir
+    hardware = load_hardware(placed[0][1] / own if own else None)
+    if calibration is not None:
+        hardware = load_calibration(calibration).applied_to(hardware)
+    found = [predict_again(run, folder, hardware) for run, folder in placed]
+    emit(found, as_json, show_again)
+    for problem in (problem for _, e in evidence for problem in e.problems):
+        print(f"not used: {problem}", file=sys.stderr)
 
 
 @validate.command()

@@ -95,12 +95,13 @@ def compare(run: MeasuredRun, plan_folder: Path, hardware: Hardware | None = Non
     """Compare one run with the prediction stored before it.
 
     Step times are priced with the plan's own hardware files and calibration, unless `hardware` is
-    given. Traces and hardware files are looked up relative to `plan_folder`.
+    given, and with the experts that the routers were counted to touch. Traces and hardware files
+    are looked up relative to `plan_folder`.
     """
     notes: list[str] = []
     prepared = None
     try:
-        prepared = prepared_of(run.plan, plan_folder, hardware)
+        prepared = prepared_of(run.plan, plan_folder, hardware, run.sigma)
     except MoeplanError as error:
         notes.append(f"steps cannot be priced here: {error}")
     notes += _doubts_about_routing(run)

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from moeplan.errors import MoeplanError, RecordError
 from moeplan.records.importers import vllm_bench
+from moeplan.simulation.workload import ROUTING_SIGMA
 from moeplan.validate.engine_log import LogFacts, facts_from_dict
 from moeplan.validate.plan import Plan, PlannedRun
 from moeplan.validate.probe import StepTrace, trace_from_bytes
-from moeplan.validate.routing import Touched
+from moeplan.validate.routing import Touched, counted_sigma
 from moeplan.validate.store import RunFolder, Store
 
 
@@ -62,6 +63,13 @@ class MeasuredRun:
         """Experts that the routers touched where they were checked, else None."""
         found = self.engine.get("routing")
         return None if found is None else [Touched(**t) for t in found["touched"]]
+
+    @cached_property
+    def sigma(self) -> float:
+        """Spread of expert popularity: as counted where the routers were checked, else assumed."""
+        checked = self.engine.get("routing")
+        counted = checked and counted_sigma(self.routing or [], checked)
+        return ROUTING_SIGMA[self.plan.routing] if counted is None else counted
 
     @cached_property
     def metrics(self) -> dict[str, Spread]:

@@ -20,28 +20,32 @@ if TYPE_CHECKING:
 GIB = 2**30
 
 
-def prepared_of(plan: Plan, folder: Path, hardware: Hardware | None = None) -> Prepared:
+def prepared_of(
+    plan: Plan, folder: Path, hardware: Hardware | None = None, sigma: float | None = None
+) -> Prepared:
     """The plan's deployment with settings, kernels and memory; `folder` is that of the plan.
 
-    `hardware` stands in for the hardware files and calibration that the plan names.
+    `hardware` stands in for the hardware files and calibration that the plan names, `sigma` for the
+    spread of expert popularity that it assumes.
     """
     if hardware is None:
         hardware = hardware_of(plan, folder)
     scenario = resolved_scenario(plan.scenario, folder)
     longest = max(to_workload(r.load, folder, plan.routing).longest_tokens for r in plan.runs)
-    return prepare_deployment(scenario, hardware, longest, plan.routing)
+    sigma = ROUTING_SIGMA[plan.routing] if sigma is None else sigma
+    return prepare_deployment(scenario, hardware, longest, sigma)
 
 
 def prepare_deployment(
-    scenario: Scenario, hardware: Hardware, longest_tokens: int, routing: Routing
+    scenario: Scenario, hardware: Hardware, longest_tokens: int, sigma: float
 ) -> Prepared:
-    """A scenario prepared for sequences of that length and traffic of that routing."""
+    """A scenario prepared for sequences of that length and experts of that popularity."""
     from moeplan.cost.predictor import prepare
 
     deployment = build_deployment(scenario, hardware)
     if deployment.placement.replicas > 1:
         raise InputError("replicas above 1: the validator starts one engine; leave --replicas out")
-    return prepare(deployment, hardware, longest_tokens, ROUTING_SIGMA[routing])
+    return prepare(deployment, hardware, longest_tokens, sigma)
 
 
 def hardware_of(plan: Plan, folder: Path) -> Hardware:

@@ -1,18 +1,20 @@
 """Routing that is known: routers of a dummy model drawn anew, and the experts they touch counted.
 
 With dummy weights a router sends nearly every token to the same few experts, and a step reads a
-fraction of the weights that it would really read. The worker extension draws router weights with a
-lognormal popularity of a given spread; here that is asked for, and checked on real requests.
+fraction of the weights that it would really read. The worker extension draws router weights such
+that tokens pick experts with given probabilities; here those of a lognormal popularity of some
+spread are asked for, and checked on real requests.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from moeplan.cost.routing import distinct_experts
+from moeplan.cost.routing import distinct_experts, inclusion_probabilities
 from moeplan.models.architecture import Architecture, MoEFFN
 from moeplan.validate.launch import Engine
 from moeplan.validate.load import Driver
@@ -21,8 +23,10 @@ from moeplan.validate.workloads import ClosedLoop
 EXTENSION = "moeplan_routing.RoutedWorker"
 CHECK_BATCHES = (1, 4, 16)
 """Sequences that decode together while experts are counted."""
-TOLERANCE = 0.15
+TOLERANCE = 0.08
 """Share by which the experts touched may miss what the drawn popularity implies."""
+MOST_SIGMA = 4.0
+"""Spread of popularity at which nearly every token picks the same experts."""
 _CHECK_INPUT, _CHECK_OUTPUT = 64, 8
 
 
@@ -80,7 +84,8 @@ def set_routing(driver: Driver, moe: MoEFFN, sigma: float, max_seqs: int) -> Rou
     Raises `EngineFailedError` where the engine does not carry the worker extension.
     """
     engine = driver.engine
-    answer = _call(engine, "moeplan_set_routing", sigma=sigma)
+    shares = inclusion_probabilities(moe.num_experts, moe.num_experts_per_tok, sigma)
+    answer = _call(engine, "moeplan_set_routing", shares=shares.round(9).tolist())
     check = RoutingCheck(sigma, int(answer["routers"]), moe.num_experts, moe.num_experts_per_tok)
     _call(engine, "moeplan_count_on", top_k=moe.num_experts_per_tok)
     try:
@@ -108,6 +113,29 @@ def touched_experts(distinct: dict[str, list[int]], moe: MoEFFN, sigma: float) -
     return found
 
 
+def counted_sigma(touched: Sequence[Touched], check: Mapping[str, Any]) -> float | None:
+    """Spread of popularity that explains the experts counted at the largest batch.
+
+    `check` holds `num_experts` and `experts_per_token`. None where only single tokens were counted:
+    those always touch as many experts as one token picks.
+    """
+    from scipy.optimize import brentq
+
+    largest = max(touched, key=lambda t: t.batch_tokens, default=None)
+    if largest is None or largest.batch_tokens < 2:
+        return None
+
+    def excess(sigma: float) -> float:
+        experts, picked = check["num_experts"], check["experts_per_token"]
+        return float(distinct_experts(experts, picked, sigma, float(largest.batch_tokens))) - (
+            largest.distinct
+        )
+
+    if excess(0.0) <= 0:
+        return 0.0
+    return float(brentq(excess, 0.0, MOST_SIGMA)) if excess(MOST_SIGMA) < 0 else MOST_SIGMA
+
+
 def _check_load(batch: int) -> ClosedLoop:
     return ClosedLoop(
         concurrency=batch,
@@ -117,7 +145,7 @@ def _check_load(batch: int) -> ClosedLoop:
     )
 
 
-def _call(engine: Engine, method: str, **arguments: float) -> dict[str, Any]:
+def _call(engine: Engine, method: str, **arguments: object) -> dict[str, Any]:
     """A method of the worker extension; the answer of the first rank."""
     words = {name: str(value) for name, value in arguments.items()}
     try:

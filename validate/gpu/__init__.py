@@ -1,7 +1,6 @@
-"""Scripts that measure real vLLM on a GPU host, self-contained beside vLLM and PyTorch.
+"""Readers of the step study of 2026-11-27 (`validate/evidence/2026-11-27-h100`).
 
-`make_model` writes weightless model folders, `worker_hooks` gives them working routers and counts
-the experts they touch, `step_recorder` writes every scheduler step, `gated_serve` starts vLLM with
-its imports already done, `server` launches and stops it, `load` sends exact batches, `measure` runs
-the whole queue, `summarise` turns the raw records into evidence.
+`summarise` turned its raw records into evidence, `tables` prints it, `compare_steps` prices its
+steps with today's constants, `fit_check` fits them. The scripts that measured it are those of
+commit 6891f37; `validate run` does their work now.
 """
