@@ -28,7 +28,7 @@ class StepLog:
 
     @property
     def tokens(self) -> np.ndarray:
-        """Tokens that each step computes."""
+        """Tokens that each step computes, drafts left out."""
         return self.decodes + self.prefill_tokens
 
 
