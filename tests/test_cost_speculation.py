@@ -159,3 +159,11 @@ def test_a_stretch_of_steps_equals_its_steps_one_by_one(model, options, method):
         for row in contexts
     ]
     assert prepared.timer.draft_seconds(contexts) == pytest.approx(single, rel=1e-12)
+
+
+def test_a_prediction_rests_on_the_drafter_too():
+    heads = drafting("gpt-oss-120b", "eagle3", device="h100_sxm")
+    assert plain("gpt-oss-120b", device="h100_sxm").basis == "interpolated"
+    assert heads.basis == "first principles"  # the head's shape is a guess
+    mtp = drafting("deepseek-v3", "mtp", device="h200", tp=8)
+    assert len(mtp.priced) == len(mtp.stages) + 1

@@ -119,11 +119,18 @@ class Prepared:
         return self.tables.sigma
 
     @property
+    def priced(self) -> tuple[Stage, ...]:
+        """Everything that a step is priced by: the stages, and the drafter's pass."""
+        drafter = self.tables.drafter
+        return (*self.stages, drafter) if drafter else self.stages
+
+    @property
     def basis(self) -> Basis:
-        """What the kernel tables behind the step times rest on."""
-        weak = any(
+        """What the step times rest on: kernel tables, and the shape of a head nobody named."""
+        drafts = self.engine.speculation
+        weak = (drafts is not None and drafts.method == "eagle3") or any(
             op.provenance.grade in _WEAK_GRADES
-            for stage in self.stages
+            for stage in self.priced
             for op in (*stage.token, *stage.decode_attention)
         )
         return "first principles" if weak else "interpolated"

@@ -22,16 +22,16 @@ def used_tables(prepared: Prepared) -> list[Provenance]:
         hardware.kernel_set(device).small,
         *_host(prepared),
         *launch_tables(prepared),
-        *(table for stage in prepared.stages for op in stage.token for table in _tables(op)),
-        *(op.table for stage in prepared.stages for op in stage.decode_attention),
-        *(op.table for stage in prepared.stages for op in stage.prefill_attention),
+        *(table for stage in prepared.priced for op in stage.token for table in _tables(op)),
+        *(op.table for stage in prepared.priced for op in stage.decode_attention),
+        *(op.table for stage in prepared.priced for op in stage.prefill_attention),
     ]
     return list({id(table): table for table in found}.values())
 
 
 def launch_tables(prepared: Prepared) -> list[Launches]:
     """Counts of launches that steps of a prepared deployment take outside graphs."""
-    parts = frozenset[str]().union(*(stage.launches.parts for stage in prepared.stages))
+    parts = frozenset[str]().union(*(stage.launches.parts for stage in prepared.priced))
     return [row for row in prepared.hardware.launches if row.part in parts]
 
 
