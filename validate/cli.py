@@ -122,12 +122,13 @@ def compare(
     plan_file: PlanFolder = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Predicted before, predicted anew with the experts counted and this calibration, measured."""
+    """Predicted before, predicted anew with the experts counted and a calibration, measured."""
     from moeplan.calibration import load_calibration
     from moeplan.cli.render import emit
     from moeplan.hardware_specs import load_hardware
     from moeplan.validate.again import predict_again
-    from moeplan.validate.cli_show import show_again
+    from moeplan.validate.cli_accuracy import show_accuracy
+    from moeplan.validate.engines import Accuracy, summarise
     from moeplan.validate.measured import read_store
 
     evidence = [(store, read_store(store)) for store in runs]
@@ -135,11 +136,11 @@ def compare(
         (run, (plan_file or store.absolute()).parent) for store, e in evidence for run in e.runs
     ]
     own = placed[0][0].plan.hardware_dir
-    hardware = load_hardware(placed[0][1] / own if own else None)
+    then = now = load_hardware(placed[0][1] / own if own else None)
     if calibration is not None:
-        hardware = load_calibration(calibration).applied_to(hardware)
-    found = [predict_again(run, folder, hardware) for run, folder in placed]
-    emit(found, as_json, show_again)
+        now = load_calibration(calibration).applied_to(then)
+    found = [predict_again(run, folder, now) for run, folder in placed]
+    emit(Accuracy(summarise(placed, then, now), found), as_json, show_accuracy)
     for problem in (problem for _, e in evidence for problem in e.problems):
         print(f"not used: {problem}", file=sys.stderr)
 

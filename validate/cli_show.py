@@ -9,7 +9,6 @@ from pathlib import Path
 from moeplan.calibration.file import Calibration
 from moeplan.cli import render
 from moeplan.errors import EngineFailedError
-from moeplan.validate.again import JUDGED, KV, Again, Figure, Share, shares
 from moeplan.validate.compare import Comparison
 from moeplan.validate.plan import Plan
 from moeplan.validate.run import Outcome
@@ -69,44 +68,6 @@ def show_comparisons(comparisons: Sequence[Comparison]) -> None:
         rows,
         "predicted / measured − 1; equal: steps that the simulated schedule has too",
     )
-
-
-_NAMES = {"output_tok_s": "tok/s", "tpot_ms_mean": "TPOT ms", "ttft_ms_mean": "TTFT ms", KV: "KV"}
-
-
-def show_again(found: Sequence[Again]) -> None:
-    """What was measured of each run, both predictions' errors, and the errors over runs."""
-    served = JUDGED[:-1]
-    for role in dict.fromkeys(run.role for run in found):
-        head = [render.text(f"{role} run", keep=True)]
-        for name in served:
-            head += [render.num(_NAMES[name]), render.num("error, %")]
-        rows = [
-            [run.key, *(cell for name in served for cell in _cells(run.figures.get(name)))]
-            for run in found
-            if run.role == role
-        ]
-        title = "measured, and predicted / measured − 1: before the run, then anew"
-        render.print_table(head, rows, title)
-    _show_shares(shares(found))
-
-
-def _cells(figure: Figure | None) -> list[str]:
-    if figure is None:
-        return ["–", "–"]
-    errors = (figure.error_before, figure.error_anew)
-    return [f"{figure.measured:,.4g}", ", ".join(f"{100 * error:+.1f}" for error in errors)]
-
-
-def _show_shares(found: Sequence[Share]) -> None:
-    head = [render.text("runs", keep=True), render.text("figure", keep=True), render.num("number")]
-    for when in ("before", "anew"):
-        head += [render.num(f"median {when}"), render.num(f"p90 {when}")]
-    rows = []
-    for s in found:
-        errors = (s.median_before, s.p90_before, s.median_anew, s.p90_anew)
-        rows.append([s.role, _NAMES[s.name], f"{s.runs}", *(f"{x:.1%}" for x in errors)])
-    render.print_table(head, rows, "absolute errors; KV once an engine")
 
 
 def show_calibration(found: Calibration) -> None:

@@ -202,6 +202,11 @@ def _replay(
     )
 
 
+def compare_replay(run: MeasuredRun, folder: Path, hardware: Hardware) -> ScheduleComparison:
+    """The first repeat's recorded arrivals through our scheduler; needs recorded steps."""
+    return _replay(run, folder, prepared_of(run.plan, folder, hardware, run.sigma), [])
+
+
 def step_errors(traces: Sequence[StepTrace], prepared: Prepared) -> list[StepErrors]:
     """Errors of step times by kind of step, over the steps of all repeats."""
     found: dict[str, list[tuple[float, float]]] = {}
@@ -235,7 +240,9 @@ def kind_of(trace: StepTrace, step: int) -> str:
 def priced_steps(trace: StepTrace, prepared: Prepared) -> np.ndarray:
     """Predicted seconds of every recorded step, shape (steps,)."""
     timer = prepared.timer
-    return np.array([timer.step_seconds(trace.batch(step)) for step in range(len(trace))])
+    price = (timer.step_seconds, timer.idle_seconds)
+    idle = trace.idle_before()
+    return np.array([price[int(idle[step])](trace.batch(step)) for step in range(len(trace))])
 
 
 def _attribute(run: MeasuredRun, prepared: Prepared) -> Attribution:
