@@ -32,6 +32,9 @@ class HostOverhead(Provenance):
     """Sampling and token hand-over of one sequence that no overlap hides, a step."""
     launch_us: NonNegative
     """One plain kernel launch through PyTorch outside a CUDA graph."""
+    request_us: NonNegative = 0.0
+    """What the API server spends on one request before it turns to the next: of a burst the first
+    comes to the engine alone."""
 
 
 class HostOverride(Provenance):

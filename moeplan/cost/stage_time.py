@@ -87,16 +87,20 @@ class StageTimer:
         )
 
     def seconds(self, batch: StepBatch) -> float:
-        """GPU time of a step of any composition."""
+        """Time of a step of any composition: the GPU's, or the host's to launch it."""
+        return max(self.gpu_seconds(batch), self.launch_seconds(batch))
+
+    def gpu_seconds(self, batch: StepBatch) -> float:
+        """Time that the GPU computes."""
         contexts, chunks = batch.decode_contexts, batch.prefill_chunks
         decodes = len(contexts)
         attention = sum(a.seconds(contexts) for a in self._decode_attention) if decodes else 0.0
         if not chunks:
-            return max(self._decode[decodes] + attention, self._decode_launch(decodes))
+            return self._decode[decodes] + attention
         prefill = sum(new for new, _ in chunks)
         work = self._tokens[min(decodes * self._each + prefill, len(self._tokens) - 1)]
         work += sum(a.seconds(chunks) for a in self._prefill_attention)
-        total = (
+        return (
             work
             + self._rows[self._head_rows(batch)]
             + self._recurrent_seconds(decodes, prefill)
@@ -104,12 +108,19 @@ class StageTimer:
             + self._small
             + self._prefill_extra
         )
-        return max(total, self._prefill_launch(decodes * self._each + prefill))
+
+    def launch_seconds(self, batch: StepBatch) -> float:
+        """Time that the host launches what no graph holds."""
+        decodes = len(batch.decode_contexts)
+        if not batch.prefill_chunks:
+            return self._decode_launch(decodes)
+        prefill = sum(new for new, _ in batch.prefill_chunks)
+        return self._prefill_launch(decodes * self._each + prefill)
 
     def _decode_launch(self, decodes: int) -> float:
-        """Host seconds to launch a pure decode step: none in a full graph."""
+        """Host seconds to launch a pure decode step: none in a full graph, or without any."""
         tokens = decodes * self._each
-        return 0.0 if tokens <= self._graph_top else self._eager_launch
+        return 0.0 if not tokens or tokens <= self._graph_top else self._eager_launch
 
     def _prefill_launch(self, tokens: int) -> float:
         """Host seconds to launch a step with prefill, which no full graph covers."""
@@ -139,7 +150,8 @@ class StageTimer:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`decode`, `riding` and `prefill` of a `LeastTimes`, with decode attention by `price`.
 
-        `floors` holds steps to their launches; decodes that ride may be hidden in them.
+        `floors` holds decode steps to their launches. Those of prompts may hide behind steps before
+        them, and decodes that ride in those of their prompts.
         """
         batches = np.arange(query.largest + 1)
         states = self._recurrent_seconds(batches, 0) - self._recurrent_seconds(0, 0)
@@ -151,7 +163,6 @@ class StageTimer:
         if not floors:
             return decode[1:], rows + np.where(batches > 0, lone, 0.0), prefill
         decode = np.maximum(decode, [self._decode_launch(n) for n in batches])
-        prefill = np.maximum(prefill, [self._prefill_launch(n) for n in query.sizes])
         return decode[1:], np.zeros(len(batches)), prefill
 
     def _least_prefill(self, sizes: np.ndarray) -> np.ndarray:

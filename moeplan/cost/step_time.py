@@ -69,6 +69,19 @@ class StepTimeModel:
         """Seconds of one step through all stages."""
         return sum(self.stage_seconds(batch))
 
+    def launched_seconds(self, batch: StepBatch) -> tuple[float, float]:
+        """Seconds that the GPU computes a step of one stage, and that the host launches it.
+
+        The first holds all that `step_seconds` does but the launching of prompts; it is no less
+        than a step of the decodes alone, launched where no graph holds them.
+        """
+        (stage,) = self._stages
+        alone = stage.launch_seconds(StepBatch(batch.decode_contexts))
+        gpu = max(stage.gpu_seconds(batch), alone)
+        gpu += self._drafts.seconds(batch) if self._drafts else 0.0
+        gpu = self._with_host(gpu, len(batch.decode_contexts) + len(batch.prefill_chunks))
+        return max(gpu, self._stream * batch.sampled_rows), stage.launch_seconds(batch)
+
     def idle_seconds(self, batch: StepBatch) -> float:
         """Seconds of a step that starts in an idle engine, whose host time nothing overlaps."""
         sequences = len(batch.decode_contexts) + len(batch.prefill_chunks)

@@ -69,11 +69,16 @@ def predict_prepared(
     progress: Callable[[float], None] | None = None,
 ) -> Prediction:
     """`predict` for a deployment that is prepared already (sweeps share the step-time tables)."""
+    placement, host = prepared.deployment.placement, prepared.engine.host
+    overlaps = prepared.engine.async_scheduling and placement.pp == 1
     replica = ReplicaSpec(
         timer=prepared.timer,
         kv=prepared.kv,
         settings=scheduler_settings(prepared),
-        front_end_seconds=prepared.engine.host.ttft_us * 1e-6,
+        front_end_seconds=host.ttft_us * 1e-6,
+        request_seconds=host.request_us * 1e-6,
+        launch=prepared.timer.launched_seconds if overlaps else None,
+        launches_block=placement.tp == 1,
     )
     result = run(
         [replica] * prepared.deployment.placement.replicas,

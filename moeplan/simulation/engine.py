@@ -90,6 +90,8 @@ class _Run:
         self._ended = 0
         self._route = make_router(router, workload.seed)
         self._front_end_s = [replica.front_end_seconds for replica in replicas]
+        self._request_s = [replica.request_seconds for replica in replicas]
+        self._admitted_s = [-math.inf] * len(replicas)
         self._in_flight = [0] * len(replicas)
         self._replicas = [
             Replica(
@@ -126,7 +128,9 @@ class _Run:
         request.replica = number
         request.sent_s = env.now
         request.done = env.event()
-        arrival = env.timeout(self._front_end_s[number])
+        earliest = self._admitted_s[number] + self._request_s[number]
+        admitted = self._admitted_s[number] = max(env.now + self._front_end_s[number], earliest)
+        arrival = env.timeout(admitted - env.now)
         arrival.callbacks.append(lambda _event: replica.submit(request))
         return request.done
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from simpy import Environment, Event, Interrupt
 
-from moeplan.cost.batch import StepTimer
+from moeplan.cost.batch import StepBatch, StepTimer
 from moeplan.cost.kv_layout import KVCacheSpec
 from moeplan.errors import DoesNotFitError
 from moeplan.simulation.pipelined import make_scheduler
@@ -30,6 +30,10 @@ _INSTANT = 1e-9
 to process first: a client that reacts to the step is later than the engine's own loop."""
 
 
+Launch = Callable[[StepBatch], tuple[float, float]]
+"""Seconds that the GPU computes a step, and that the host launches it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaSpec:
     """One engine of a deployment."""
@@ -39,6 +43,15 @@ class ReplicaSpec:
     settings: SchedulerSettings
     front_end_seconds: float = 0.0
     """From the client's send until the engine core has the request, and back: HTTP, tokens."""
+    request_seconds: float = 0.0
+    """What the front end spends on one request before it turns to the next."""
+    launch: Launch | None = None
+    """Times of steps that the host launches kernel by kernel while earlier ones run; None where a
+    step's time says all."""
+    launches_block: bool = False
+    """Whether the engine core itself launches and sees no requests meanwhile (one GPU: vLLM starts
+    worker processes only for more). First tokens that wait for it too are not held back: a
+    simplification that keeps the time from the first token to the last what steps take."""
 
     @property
     def finds_prefixes(self) -> bool:
@@ -69,6 +82,8 @@ class Replica:
         self.recorder = Recorder(number, self.scheduler.pool.usable, log_steps)
         self._env = env
         self._timer = spec.timer
+        self._launch_times, self._launches_block = spec.launch, spec.launches_block
+        self._host_free_s = 0.0
         self._finished = finished
         self._macro = macro
         self._recompute_hits = spec.finds_prefixes and not know_blocks
@@ -101,7 +116,7 @@ class Replica:
             if steps > 1:
                 yield from self._stretch(steps)
                 continue
-            self._launch()
+            yield from self._launch()
             if not self._in_flight:
                 if not self._inbox:
                     self._idle = env.event()
@@ -119,7 +134,7 @@ class Replica:
         while inbox and inbox[0][0] <= until_s:
             self.scheduler.add(inbox.popleft()[1])
 
-    def _launch(self) -> None:
+    def _launch(self) -> Iterator[Event]:
         """Schedule steps until the pipeline is full or nothing is left to schedule."""
         while len(self._in_flight) < self._depth:
             plan = self.scheduler.schedule()
@@ -128,12 +143,31 @@ class Replica:
             if plan.preempted and self._recompute_hits:
                 raise BlocksMatterError
             self._in_flight.append((plan, *self._run_time(plan)))
+            if self._launches_block and self._host_free_s > self._env.now:
+                yield from self._blocked()
         if not self._in_flight and self.scheduler.unfinished:
             self._refuse_head()
+
+    def _blocked(self) -> Iterator[Event]:
+        """Launch a step; who arrives meanwhile is seen only then."""
+        yield self._env.timeout(self._host_free_s - self._env.now)
+        self._take_in(self._env.now - _INSTANT)
+
+    def _launched(self, batch: StepBatch) -> tuple[float, float]:
+        """Start and end of a step whose launching overlaps the steps before it."""
+        assert self._launch_times is not None
+        gpu, launch = self._launch_times(batch)
+        self._host_free_s = max(self._env.now, self._host_free_s) + launch
+        start = max(self._env.now, self._stage_free_s[0])
+        self._stage_free_s[0] = end = max(start + gpu, self._host_free_s)
+        self._ends_s.append(end)
+        return start, end
 
     def _run_time(self, plan: StepPlan) -> tuple[float, float]:
         """Start and end of a step in the pipeline, behind those before it."""
         free = self._stage_free_s
+        if self._launch_times and plan.batch.prefill_chunks:
+            return self._launched(plan.batch)
         if self._stages == 1:
             start = max(self._env.now, free[0])
             free[0] = end = start + self._timer.step_seconds(plan.batch)
@@ -150,7 +184,7 @@ class Replica:
         self.scheduler.complete(plan)
         self.recorder.step(plan, start, end)
         for request in plan.last:
-            request.finish_s = end
+            request.finish_s = max(end, self._env.now)  # a blocked host is late to say so
             self._finished(request)
 
     def _refuse_head(self) -> None:
