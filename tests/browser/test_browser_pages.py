@@ -26,6 +26,7 @@ SOON_S = 3.0
 
 def seconds_to_new_figures(page, tokens: str) -> float:
     """From a changed number of prefill tokens to another step time."""
+    page.settle()
     before = page.metric("Step").inner_text()
     field = page.get_by_role("spinbutton", name="Prefill tokens")
     field.fill(tokens)
@@ -125,7 +126,7 @@ def test_why_shows_the_step_and_the_memory(open_page):
 def test_new_figures_follow_a_change_at_once(open_page):
     page = open_page("why?model=qwen3-30b-a3b&device=h100_sxm&batch=4&context=512")
     page.settle()
-    assert min(seconds_to_new_figures(page, tokens) for tokens in ("512", "768", "1280")) < SOON_S
+    assert min(seconds_to_new_figures(page, tokens) for tokens in ("256", "2048", "4096")) < SOON_S
 
 
 def test_compare_shows_cost_and_time_a_task(open_page):
