@@ -33,7 +33,8 @@ Shift = tuple[float, float]
 LEAST_DETERMINED = 0.5
 """Share of the steps' prior variance that a calibration's parameters must account for: below it the
 calibration says too little about the deployment."""
-FAMILIES = ("tpot", "itl", "ttft", "e2e", "throughput")
+PUBLISHED = ("tpot", "itl", "ttft", "throughput")
+"""Families whose errors published runs tell."""
 _JUDGED_BY = {"itl": "tpot", "e2e": "throughput"}
 """Families that a calibration does not judge apart, and the one that speaks for them."""
 _Z = NormalDist().inv_cdf((1 + COVERED) / 2)
@@ -97,7 +98,7 @@ def _published(prepared: Prepared) -> Trust:
     model = deployment.architecture.slug
     found = {
         family: interval
-        for family in FAMILIES
+        for family in PUBLISHED
         if (interval := published_interval(family, deployment.device, engine, model))
     }
     if not found:

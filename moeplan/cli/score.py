@@ -33,6 +33,14 @@ Published = Annotated[
         help="Score the published runs that ship with moeplan, and hold them to their limits.",
     ),
 ]
+Intervals = Annotated[
+    bool,
+    typer.Option(
+        "--intervals",
+        help="Hold the intervals of predictions against published runs of sources that they have "
+        "not seen.",
+    ),
+]
 JsonOut = Annotated[
     Path | None, typer.Option("--json", metavar="OUT", help="Write every comparison to this file.")
 ]
@@ -52,6 +60,7 @@ def score(
     published: Published = False,
     by: By = "hardware,architecture",
     rows: Rows = False,
+    intervals: Intervals = False,
     calibration: CalibrationFile = None,
     json_out: JsonOut = None,
 ) -> None:
@@ -64,6 +73,10 @@ def score(
     from moeplan.records.report import make_report
 
     paths = files or []
+    if intervals:
+        _show_coverage()
+        if not paths and not published:
+            return
     _check(paths, published, json_out)
     dimensions = [word.strip() for word in by.split(",") if word.strip()]
     make_report([], dimensions)  # refuses an unknown dimension before the work
@@ -79,6 +92,22 @@ def score(
     _show(report, tables, rows=rows)
     if tables and tables.faults and calibration is None:
         raise MoeplanError(f"published runs: {'; '.join(tables.faults)}")
+
+
+def _show_coverage() -> None:
+    """How many figures of a source lie in intervals made without it."""
+    from moeplan.estimate import COVERED
+    from moeplan.records.residuals import coverage
+
+    text, num = render.text, render.num
+    render.print_table(
+        [text("figure"), num("rows"), num("sources"), num("inside"), num("median high / low")],
+        [
+            [c.family, str(c.rows), str(c.sources), f"{c.inside:.0%}", f"{1 + c.median_width:.2f}"]
+            for c in coverage()
+        ],
+        f"{COVERED:.0%} intervals against sources that they have not seen",
+    )
 
 
 def _check(paths: Sequence[Path], published: bool, json_out: Path | None) -> None:

@@ -19,11 +19,12 @@ import numpy as np
 
 from moeplan.estimate import COVERED
 
-FEWEST_ROWS = 12
+FEWEST_ROWS = 8
 FEWEST_SOURCES = 3
 """A group with fewer rows or sources is widened."""
-SOURCE_WEIGHT = 1.0
-"""A row weighs 1 / (rows of its source) to this power."""
+WIDENED = 1.0
+"""Intervals from few sources are widened by 1 + this / sources, as a quantile of few draws must be.
+Chosen with the two above so that intervals hold what they should of sources they have not seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +85,15 @@ def _groups(
     yield "all", list(known)
 
 
-def _quantiles(rows: Sequence[Residual], widened: float = 1.0) -> tuple[float, float]:
+def _quantiles(rows: Sequence[Residual]) -> tuple[float, float]:
     """The middle `COVERED` of the residuals, each source weighing alike."""
     each = Counter(r.source for r in rows)
-    ordered = sorted((r.log_ratio, 1 / each[r.source] ** SOURCE_WEIGHT) for r in rows)
+    ordered = sorted((r.log_ratio, 1 / each[r.source]) for r in rows)
     values, weights = np.array(ordered).T
     places = (np.cumsum(weights) - weights / 2) / weights.sum()
     tail = (1 - COVERED) / 2
-    low, middle, high = np.interp([tail, 0.5, 1 - tail], places, values)
+    low, middle, high = np.interp([tail, 0.5, 1 - tail], places, values).tolist()
+    widened = 1 + WIDENED / len(each)
     return middle + widened * (low - middle), middle + widened * (high - middle)
 
 
