@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from moeplan.validate.compare import SHOWN, Comparison, Row
+from moeplan.validate.engines import engine_name
 from moeplan.validate.measured import MeasuredRun
 from moeplan.validate.plan import now
 from moeplan.validate.report_plots import attribution_plot, scatter_plot, step_plot
@@ -33,11 +34,10 @@ def render(pairs: Sequence[tuple[MeasuredRun, Comparison]], problems: Sequence[s
         "<h1>Predicted against measured</h1>",
         _note(f"moeplan {__version__}, written {now()}. Predictions are those stored before each "
               "run; errors are predicted / measured − 1; ± is half the range over repeats."),
-        _setup(pairs[0][0]),
         "<h2>Overview</h2>", _overview(comparisons),
         _plot(scatter_plot(comparisons), first=True),
         _plot(attribution_plot(comparisons)),
-        *(_run_section(run, comparison) for run, comparison in pairs),
+        *_engine_sections(pairs),
         _problems(problems),
     ]  # fmt: skip
     body = "\n".join(part for part in parts if part)
@@ -45,6 +45,15 @@ def render(pairs: Sequence[tuple[MeasuredRun, Comparison]], problems: Sequence[s
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>moeplan validation</title>'
         f"<style>{_STYLE}</style><body>{body}</body></html>\n"
     )
+
+
+def _engine_sections(pairs: Sequence[tuple[MeasuredRun, Comparison]]) -> Iterator[str]:
+    """Each engine's set-up, then its runs."""
+    engines = dict.fromkeys(engine_name(run.plan) for run, _ in pairs)
+    for name in engines:
+        mine = [pair for pair in pairs if engine_name(pair[0].plan) == name]
+        yield f"<h2>{_text(name)}</h2>" + _setup(mine[0][0])
+        yield from (_run_section(run, comparison) for run, comparison in mine)
 
 
 def _setup(run: MeasuredRun) -> str:
@@ -87,7 +96,7 @@ def _run_section(run: MeasuredRun, found: Comparison) -> str:
     plot = _plot(step_plot(run, found)) if found.step_errors else ""
     body = "".join(f"<h4>{title}</h4>{content}" for title, content in stages if content)
     notes = "".join(_note(text) for text in found.notes)
-    return f"<h2>{_text(found.key)}</h2>{_note(found.why)}{_cause(found)}{body}{plot}{notes}"
+    return f"<h3>{_text(found.key)}</h3>{_note(found.why)}{_cause(found)}{body}{plot}{notes}"
 
 
 def _cause(found: Comparison) -> str:
