@@ -172,3 +172,14 @@ def test_kept_answers_make_room():
     for number in range(3):
         kept.put(number, str(number))
     assert [kept.get(number) for number in range(3)] == [None, "1", "2"]
+
+
+def test_deployments_with_drafts_and_without_are_told_apart():
+    words = {"model": "qwen3-next-80b-a3b", "device": "h100_sxm", "gpus": "2", "concurrency": "2",
+             "input": "128", "output": "16", "speculative_method": "mtp"}  # fmt: skip
+    test = opened("recommend", **words)
+    ranking = next(d.value for d in test.dataframe if "placement" in d.value)
+    drafts = {"mtp" in name for name in ranking["placement"]}
+    assert drafts == {True, False}
+    winner = ranking["placement"].iloc[0]
+    assert ("speculative_method" in test.session_state["carried"]) == ("mtp" in winner)

@@ -18,6 +18,8 @@ PALETTE = (BLUE, ORANGE, GREEN, RED, PINK, SKY, YELLOW)
 GREY = "#8A8A8A"
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+SMALLEST = 0.05
+"""Parts of a bar below this would be named "0.0"."""
 CONFIG = {"displaylogo": False, "responsive": True, "scrollZoom": False}
 
 
@@ -76,7 +78,8 @@ def stacked_bar(parts: Sequence[tuple[str, float]], unit: str, height: int = 250
     """One horizontal bar of parts that add up."""
     made = figure(height, barmode="stack", xaxis_title=unit, hovermode="closest")
     made.update_layout(margin={"t": 8})
-    for index, (name, size) in enumerate(parts):
+    shown = [(name, size) for name, size in parts if size >= SMALLEST]
+    for index, (name, size) in enumerate(shown):
         fill = GREY if name in ("free", "other") else colour(index)
         made.add_bar(
             x=[size],

@@ -22,10 +22,7 @@ def interval(
     figure: Figure, scale: float = 1.0, form: Callable[[float], str] = render.number
 ) -> str:
     """The interval of a figure times `scale`; empty where it has none."""
-    known = _estimate(figure)
-    if known is None or known.low is None or known.high is None:
-        return ""
-    return f"{form(known.low * scale)} – {form(known.high * scale)}"
+    return render.interval(_estimate(figure), scale, form)
 
 
 def _estimate(figure: Figure) -> Estimate | None:

@@ -22,13 +22,20 @@ Row = dict[str, Any]
 
 def label(row: Row) -> str:
     """Short name of a deployment."""
-    return f"{row['checkpoint']} · {row['placement']} · KV {row['kv_cache_dtype']}"
+    return f"{row['checkpoint']} · {placement(row)} · KV {row['kv_cache_dtype']}"
+
+
+def placement(row: Row) -> str:
+    """Placement of a deployment, and its drafts where it has any."""
+    method = row["options"].get("speculative_method")
+    drafts = f" {method} {row['options']['num_speculative_tokens']}" if method else ""
+    return f"{row['placement']}{drafts}"
 
 
 def identity(row: Row) -> str:
     """What tells a deployment of a search from the others, for the link."""
     return (
-        f"{row['checkpoint']} {row['placement']} {row['kv_cache_dtype']} "
+        f"{row['checkpoint']} {placement(row)} {row['kv_cache_dtype']} "
         f"{row['max_num_batched_tokens']} {row['max_num_seqs']}"
     )
 
@@ -57,7 +64,7 @@ def _card(data: dict[str, Any], winner: Row) -> None:
         deployment = winner["deployment"]
         form = winner["deployment"]["checkpoint"]
         repo = form["repo"] or "hypothetical re-quantisation, nobody has published it"
-        st.subheader(f"{deployment['model']} {form['name']} · {winner['placement']}")
+        st.subheader(f"{deployment['model']} {form['name']} · {placement(winner)}")
         st.markdown(in_words(deployment["placement"]))
         st.caption(escaped(f"{repo} on {winner['gpus']} of {deployment['gpus']}× "
                            f"{deployment['device']}; {_goal(data)}"))  # fmt: skip
@@ -68,12 +75,12 @@ def _card(data: dict[str, Any], winner: Row) -> None:
         st.caption(escaped(f"{trust(winner['output_tok_s'])} Price: {_basis(winner)}"))
 
 
-def in_words(placement: dict[str, Any]) -> str:
+def in_words(spread: dict[str, Any]) -> str:
     """A placement for those who do not know its short form."""
-    ranks, stages, copies = (placement[name] for name in ("tp", "pp", "replicas"))
+    ranks, stages, copies = (spread[name] for name in ("tp", "pp", "replicas"))
     engines = "One engine" if copies == 1 else f"{copies} engines behind a router; each"
     ways = [f"splits every layer over {ranks} GPUs"] if ranks > 1 else []
-    ways += ["keeps whole experts on each"] if placement["ep"] else []
+    ways += ["keeps whole experts on each"] if spread["ep"] else []
     ways += [f"runs its layers in {stages} stages one after the other"] if stages > 1 else []
     return f"{engines} {' and '.join(ways) or 'runs on one GPU'}."
 
@@ -129,7 +136,7 @@ def _memory(memory: dict[str, Any]) -> None:
     st.markdown(f"**Memory of one GPU**, {memory['total_gib']:.1f} GiB; the KV pool holds "
                 f"{memory['kv_tokens']:,} tokens")  # fmt: skip
     parts = [(name, memory[f"{part}_gib"]) for part, name in PARTS.items()]
-    charts.draw(charts.stacked_bar([p for p in parts if p[1] > 0], "GiB"), "memory", tools=False)
+    charts.draw(charts.stacked_bar(parts, "GiB"), "memory", tools=False)
 
 
 def _pareto(inputs: Inputs, data: dict[str, Any], words: dict[str, str]) -> None:
@@ -195,7 +202,7 @@ def _ranking(data: dict[str, Any]) -> None:
     rows = [data["winner"] | {"why_not": "wins"}, *data["runners_up"]]
     columns: dict[str, Any] = {
         "weights": lambda row: row["checkpoint"],
-        "placement": lambda row: row["placement"],
+        "placement": placement,
         "GPUs": lambda row: row["gpus"],
         "KV": lambda row: row["kv_cache_dtype"],
         "budget": lambda row: row["max_num_batched_tokens"],
@@ -207,7 +214,7 @@ def _ranking(data: dict[str, Any]) -> None:
         "loses by": lambda row: row["why_not"],
     }
     table("Ranking", rows, columns)
-    reasons = [f"- **{escaped(row['placement'])}** {escaped(row['why_not'])}"
+    reasons = [f"- **{escaped(placement(row))}** {escaped(row['why_not'])}"
                for row in data["runners_up"]]  # fmt: skip
     if reasons:
         st.markdown("Why not the others:\n" + "\n".join(reasons))
@@ -237,8 +244,11 @@ def _launch(winner: Row) -> None:
 def _deployment_words(row: Row, words: dict[str, str]) -> dict[str, str]:
     """A deployment of the search, and its traffic, in the words of the other commands."""
     pinned = {n: str(v) for n, v in row["options"].items() if v not in (None, False)}
-    return picked(words, SERVING) | pinned
+    rest = {n: w for n, w in picked(words, SERVING).items() if n not in DRAFTING}
+    return rest | pinned
 
 
+DRAFTING = ("speculative_method", "num_speculative_tokens", "acceptance")
+"""Words that only some of the searched deployments keep."""
 SERVING = (*Scenario.model_fields, *TrafficOptions.model_fields, "ttft", "itl", "tpot", "e2e")
 """Words that describe a deployment, its traffic and its limits."""

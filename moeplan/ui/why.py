@@ -244,9 +244,7 @@ def _memory(inputs: Inputs) -> None:
     found = answer("fit", inputs.words)
     memory = found["memory"]
     parts = [(name, value(memory[f"{part}_gib"])) for part, name in PARTS.items()]
-    charts.draw(
-        charts.stacked_bar([p for p in parts if p[1] > 0], "GiB"), "memory map", tools=False
-    )
+    charts.draw(charts.stacked_bar(parts, "GiB"), "memory map", tools=False)
     frame.metrics(
         {
             "Weights GiB": text(memory["weights_gib"]),

@@ -11,7 +11,7 @@ import time
 
 import pytest
 from playwright.sync_api import expect
-from support.looks import fits_a_desk_and_a_phone
+from support.looks import fits_a_desk_and_a_phone, picture
 from support.planner import WAIT_MS, all_printed, printed, text
 
 from moeplan.cli import render
@@ -49,6 +49,8 @@ def card(winner) -> dict[str, str]:
 
 def test_recommend_shows_what_the_command_prints(open_page):
     page = open_page()
+    page.settle()
+    picture(page, "recommend-first-view.png", 1280, 1100)
     (command,) = page.commands()
     data = printed(command)
     winner = data["winner"]

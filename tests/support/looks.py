@@ -38,11 +38,18 @@ def fits(page, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def picture(page, name: str, width: int) -> None:
+def picture(page, name: str, width: int, most: int = 5000) -> None:
+    """Keep a picture where they are wanted, at most so high; few colours make it small."""
     if not PICTURES:
         return
+    from PIL import Image
+
     height = page.evaluate("document.querySelector('[data-testid=\"stMain\"]').scrollHeight")
-    page.set_viewport_size({"width": width, "height": min(height + 60, 5000)})
+    page.set_viewport_size({"width": width, "height": min(height + 60, most)})
     fits(page, width)
     page.wait_for_timeout(1500)  # for the eye only: hints at the edges fade
-    page.screenshot(path=Path(PICTURES) / name)
+    path = Path(PICTURES) / name
+    page.screenshot(path=path)
+    drawn = Image.open(path).convert("RGB")
+    colours = Image.Quantize.MAXCOVERAGE  # rare colours tell the parts of a plot apart
+    drawn.quantize(256, colours, dither=Image.Dither.NONE).save(path, optimize=True)
