@@ -96,7 +96,8 @@ def replica_specs(draw: st.DrawFn, caching: bool | None = None) -> ReplicaSpec:
         watermark=draw(st.sampled_from([0.0, 0.0, 0.05])),
     )
     groups = GROUPS[draw(st.sampled_from(sorted(GROUPS)))]
-    kv = KVCacheSpec(0, BLOCK, groups, budget * (1 + asynchronous))
+    early = draw(st.booleans())
+    kv = KVCacheSpec(0, BLOCK, groups, budget * (1 + (asynchronous and not early)), early)
     return ReplicaSpec(CurvedTimer(), kv, scheduling, draw(st.sampled_from([0.0, 0.0011])))
 
 

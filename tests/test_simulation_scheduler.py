@@ -239,6 +239,25 @@ def test_windows_give_blocks_back() -> None:
     assert engine.pool.free == 20
 
 
+def most_held(kv: KVCacheSpec) -> int:
+    """Most blocks that a lone request of 8 + 20 tokens holds while steps overlap."""
+    engine = make_scheduler(ASYNC, kv)
+    engine.add(request(0, 8, 20))
+    held, open_plans = [], [engine.schedule()]
+    while open_plans:
+        if plan := engine.schedule():
+            held.append(kv.num_blocks - 1 - plan.free_blocks)
+            open_plans.append(plan)
+        engine.complete(open_plans.pop(0))
+    return max(held)
+
+
+def test_windows_wait_for_the_running_step_unless_told_otherwise() -> None:
+    """vLLM before 0.26 gave blocks back that the running step still read."""
+    late = KVCacheSpec(21, 4, (KVGroup("sliding", 4, window=5),), 20)
+    assert most_held(replace(late, frees_in_flight=True)) < most_held(late)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("max_num_batched_tokens", 0), ("max_num_seqs", -1), ("watermark", 1.0)],

@@ -65,8 +65,7 @@ def test_the_simulated_schedule_is_the_recorded_one(evidence):
     runs = [(run, folder) for run in found.runs if "c8-" in run.key or "full-" in run.key]
     for engine in summarise(runs, hardware, hardware):
         assert engine.preemptions_simulated == engine.preemptions
-        if "120b, h100" not in engine.name:  # frees blocks behind its windows a step earlier
-            assert engine.steps_equal == engine.steps
+        assert engine.steps_equal == engine.steps
 
 
 @pytest.mark.slow

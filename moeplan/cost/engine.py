@@ -51,6 +51,8 @@ class ResolvedEngine:
     """Steps that are scheduled before the result of the oldest is known."""
     max_in_flight_tokens: int
     """Tokens for which a windowed KV group keeps room beyond its window."""
+    frees_in_flight: bool
+    """Whether windows pass tokens whose step still runs (vLLM until pull request 47728)."""
     cuda_graph_sizes: tuple[int, ...]
     """Token counts with a captured graph, rising; empty without graphs."""
     routes_padding: bool
@@ -120,6 +122,7 @@ def resolve_engine(
         enforce_eager=settings.enforce_eager,
         max_concurrent_batches=batches,
         max_in_flight_tokens=tokens * (batches if vllm_has(settings, IN_FLIGHT_BATCHES) else 1),
+        frees_in_flight=settings.engine == "vllm" and not vllm_has(settings, IN_FLIGHT_BATCHES),
         cuda_graph_sizes=_graph_sizes(settings, profile, device, tokens, seqs, reasons),
         routes_padding=settings.engine == "vllm" and not vllm_has(settings, "experts skip padding"),
         host=profile.host_on(device.id),

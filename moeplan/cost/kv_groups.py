@@ -52,6 +52,7 @@ class KVPlan:
             block_size=self.block_size,
             groups=self.groups,
             max_in_flight_tokens=engine.max_in_flight_tokens,
+            frees_in_flight=engine.frees_in_flight,
         )
 
 

@@ -34,6 +34,8 @@ class KVCacheSpec:
     groups: tuple[KVGroup, ...]
     max_in_flight_tokens: int = 0
     """Tokens that a windowed group must hold beyond its window (budget × batches in flight)."""
+    frees_in_flight: bool = False
+    """Whether windows pass tokens whose step still runs."""
 
 
 @dataclass(frozen=True, slots=True)

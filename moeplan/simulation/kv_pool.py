@@ -62,6 +62,8 @@ class KVPool(ABC):
     def __init__(self, spec: KVCacheSpec, lag: int):
         self.spec = spec
         self.lag = lag
+        self.window_lag = 0 if spec.frees_in_flight else lag
+        """Steps that windows stay behind what is scheduled."""
         self.usable = spec.num_blocks - 1
         """Blocks in all; block 0 stands for "none"."""
         self.paged = tuple(g for g in spec.groups if g.kind != "recurrent")
@@ -77,7 +79,7 @@ class KVPool(ABC):
 
     def _group_event(self, group: KVGroup, cached_tokens: int) -> bool:
         """Whether a one-token step from `cached_tokens` (mod cycle) takes or frees a block."""
-        done = cached_tokens - self.lag
+        done = cached_tokens - self.window_lag
         return (
             cached_tokens % group.block_size == 0
             or (group.kind == "chunked" and done % _window(group) == 0)
@@ -237,4 +239,4 @@ class CountingPool(KVPool):
         self.free -= self._growth(cached_tokens, steps)
         if self.windowed:
             for request, cached in zip(requests, cached_tokens.tolist(), strict=True):
-                self._slide(request, cached + steps - 1 - self.lag)
+                self._slide(request, cached + steps - 1 - self.window_lag)

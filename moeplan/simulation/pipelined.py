@@ -90,14 +90,14 @@ class PipelinedScheduler(SchedulerBase):
                 taken = len(range(turn, steps, turns))
                 self.pool.advance(cohort.members, cohort.contexts, taken)
             return
-        lag = self.pool.lag
+        lag, behind = self.pool.lag, self.pool.window_lag
         for step in range(steps):  # block by block: members may have just left their prompts
             cohort, first = cohorts[step % turns], step < turns
             contexts = cohort.contexts + step // turns
             due = range(len(contexts)) if first else self.pool.due(contexts)
             for index in due:
                 request, cached = cohort.members[index], int(contexts[index])
-                done = request.chunk_start if lag and first else cached - lag
+                done = request.chunk_start if behind and first else cached - behind
                 self.pool.extend(request, cached, cached + 1, done, cached + 1 - lag)
 
     def _last_plan(self, index: int, members: tuple[Request, ...]) -> StepPlan:
@@ -124,7 +124,7 @@ class PipelinedScheduler(SchedulerBase):
 
     def _extend_decode(self, request: Request) -> bool:
         cached, lag = request.computed, self.pool.lag
-        done = request.chunk_start if lag else cached
+        done = request.chunk_start if self.pool.window_lag else cached
         return self.pool.extend(request, cached, cached + 1, done, cached + 1 - lag)
 
     def _join(self, request: Request) -> None:

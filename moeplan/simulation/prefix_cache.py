@@ -269,7 +269,9 @@ class PrefixCachePool(KVPool):
                 due.sort(key=lambda entry: entry[0])
             for _order, request, cached in due:
                 total = cached + now + 1
-                self.extend(request, total - 1, total, total - 1 - self.lag, total - self.lag)
+                self.extend(
+                    request, total - 1, total, total - 1 - self.window_lag, total - self.lag
+                )
 
 
 def _window_blocks(group: KVGroup) -> int:

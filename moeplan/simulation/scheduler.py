@@ -30,7 +30,7 @@ class Scheduler(SchedulerBase):
             )
         super().__init__(settings, kv, know_blocks=know_blocks)
         pool = self.pool
-        self._lockstep = Lockstep(pool.cycle, pool.residues, pool.windowed and pool.lag > 0)
+        self._lockstep = Lockstep(pool.cycle, pool.residues, pool.windowed and pool.window_lag > 0)
 
     def steady_steps(self, open_plans: int) -> int:
         """See `SchedulerBase.steady_steps`."""
@@ -101,8 +101,8 @@ class Scheduler(SchedulerBase):
 
     def _extend_decode(self, request: Request) -> bool:
         cached = request.computed + self._lockstep.clock
-        lag = self.pool.lag
-        done = cached - lag if request.regular or not lag else request.chunk_start
+        lag, behind = self.pool.lag, self.pool.window_lag
+        done = cached - behind if request.regular or not behind else request.chunk_start
         return self.pool.extend(request, cached, cached + 1, done, cached + 1 - lag)
 
     def _join(self, request: Request) -> None:

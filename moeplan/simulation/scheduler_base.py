@@ -223,7 +223,7 @@ class SchedulerBase(ABC):
         if request.decoding:
             return self._extend_decode(request)
         before = request.computed
-        done = request.chunk_start if self.pool.lag else before
+        done = request.chunk_start if self.pool.window_lag else before
         return self.pool.extend(request, before, before + chunk, done, before + chunk)
 
     def _preempt(self, plan: StepPlan, victim: Request) -> None:

@@ -160,8 +160,9 @@ class SpeculativeScheduler(SchedulerBase):
         lag = self.pool.lag
         assumed = max(cached, before + self._each) if lag and request.in_step >= 0 else cached
         total = max(min(assumed + self._each + self._lookahead, request.final), request.held)
-        done = before if lag else cached
-        if not self.pool.extend(request, request.held, total, done, done):
+        known = before if lag else cached
+        done = known if self.pool.window_lag else assumed
+        if not self.pool.extend(request, request.held, total, done, known):
             return False
         request.held = total
         return True
