@@ -4,7 +4,7 @@
     python docs/make_tables.py --measured OUT      also those of a `moeplan score ... --json OUT`
     python docs/make_tables.py --check             exit 1 if a shipped table is out of date
 
-OUT must be grouped by hardware, architecture and concurrency. A table stands between
+OUT must be grouped by hardware, architecture, concurrency and drafts. A table stands between
 `<!-- table NAME -->` and `<!-- end -->`.
 """
 
@@ -215,6 +215,7 @@ def measured_tables(report: Mapping[str, Any]) -> Tables:
             ("device", "hardware", "device"),
             ("model", "architecture", "model"),
             ("concurrency", "concurrency", "requests in flight"),
+            ("drafts", "drafts", "drafts"),
         )
         for view in ("everything", "clean")
     }

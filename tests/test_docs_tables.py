@@ -39,7 +39,7 @@ def measured(tables: ModuleType) -> dict[str, str]:
             RecordScore(second, True, None, found),
             RecordScore(third, False, "a reason"),
         ],
-        by=["hardware", "architecture", "concurrency"],
+        by=["hardware", "architecture", "concurrency", "drafts"],
     )
     return tables.measured_tables(json.loads(json.dumps(report.to_json("0"))))
 

@@ -168,6 +168,15 @@ def _version(item: RecordScore) -> str:
     return f"{engine.name} {'.'.join((engine.version or 'not said').split('.')[:2])}"
 
 
+def drafts(item: RecordScore) -> str:
+    """Drafter of a record, and whether it says how much was accepted."""
+    said = item.record.speculative
+    if said is None:
+        return "none"
+    counted = "counted" if said.mean_accepted_length is not None else "not counted"
+    return f"{said.method.casefold()}, acceptance {counted}"
+
+
 DIMENSIONS: dict[str, Callable[[RecordScore], str]] = {
     "hardware": lambda item: item.record.hardware or "not said",
     "architecture": lambda item: item.record.architecture or item.record.model,
@@ -179,6 +188,7 @@ DIMENSIONS: dict[str, Callable[[RecordScore], str]] = {
     "kv": lambda item: item.record.kv_cache_format or "not said",
     "tp": lambda item: f"TP{item.record.parallelism.tp or '?'}",
     "concurrency": concurrency_band,
+    "drafts": drafts,
     "mode": lambda item: item.record.workload.mode,
 }
 """What records can be grouped by."""
