@@ -45,6 +45,9 @@ def test_shapes_left_out_are_predicted(datasets: list[Dataset]) -> None:
     assert np.median(errors(checked, "after")) < 0.04
     assert np.quantile(errors(checked, "after"), 0.9) < 0.15
     assert np.quantile(errors(checked, "after"), 0.9) < np.quantile(errors(checked, "before"), 0.9)
+    held = [item.inside for item in checked if item.inside is not None]
+    assert len(held) > 15
+    assert 0.65 <= np.mean(held) <= 1
 
 
 @pytest.mark.slow
@@ -52,9 +55,13 @@ def test_an_engine_left_out_is_predicted_by_the_others(datasets: list[Dataset]) 
     checked = leave_one_engine_out(HARDWARE, datasets)
     assert np.median(errors(checked, "after")) < 0.04
     assert np.quantile(errors(checked, "after"), 0.9) < 0.14
+    held = [item.inside for item in checked if item.inside is not None]
+    assert 0.7 <= np.mean(held) <= 0.9
 
 
 def test_the_table_names_engines_kinds_and_all() -> None:
-    text = errors_table([Checked("a", "decode", 0.1, 0.0), Checked("b", "a lone prompt", 0.2, 0.1)])
+    seen = [Checked("a", "decode", 0.1, 0.0, True), Checked("b", "a lone prompt", 0.2, 0.1)]
+    text = errors_table(seen)
     assert "| all | 2 |" in text
+    assert "100% of 1 |" in text
     assert "| decode | 1 | 10.5% |" in text

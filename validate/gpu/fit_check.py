@@ -12,13 +12,17 @@ import argparse
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
 from moeplan.calibration import Dataset, StepObservation, fit_steps
+from moeplan.calibration.file import calibration_of
 from moeplan.calibration.parameters import prepared
+from moeplan.calibration.trust import step_trust
 from moeplan.cost.batch import StepBatch
+from moeplan.estimate import COVERED
 from moeplan.hardware_specs import Hardware, load_hardware
 from moeplan.validate.gpu.compare_steps import (
     COMPILATION_S,
@@ -42,6 +46,9 @@ class Checked:
     before: float
     """ln(predicted / measured) with the constants as shipped."""
     after: float
+    inside: bool | None = None
+    """Whether the measured time lies in the calibration's interval, which knows fitted steps only;
+    None where the calibration says too little about the engine."""
 
 
 def evidence_datasets(evidence: Path, hardware: Hardware) -> list[Dataset]:
@@ -82,25 +89,32 @@ def check_fit(
     hardware: Hardware, datasets: Sequence[Dataset], left_out: Callable[[str, int], bool]
 ) -> list[Checked]:
     """Fit all steps but those left out (by run and position), and predict these."""
-    marked = [
-        replace(
-            data,
-            observations=tuple(
-                replace(o, held_out=left_out(o.run, place))
-                for place, o in enumerate(data.observations)
-            ),
-        )
-        for data in datasets
+    places = [[left_out(o.run, i) for i, o in enumerate(d.observations)] for d in datasets]
+    seen, unseen = (_chosen(datasets, places, side) for side in (False, True))
+    fit = fit_steps(hardware, [data for data in seen if data.observations])
+    calibrated = calibration_of(fit, setups=[], sources=[]).applied_to(hardware)
+    return [item for data in unseen for item in _predicted(hardware, calibrated, data)]
+
+
+def _chosen(
+    datasets: Sequence[Dataset], places: Sequence[Sequence[bool]], side: bool
+) -> list[Dataset]:
+    """The datasets with the observations that are left out, or those that are not."""
+    return [
+        replace(data, observations=tuple(compress(data.observations, (o == side for o in out))))
+        for data, out in zip(datasets, places, strict=True)
     ]
-    fit = fit_steps(hardware, marked)
-    calibrated = hardware.with_overrides(fit.overrides)
-    found = []
-    for data in marked:
-        timers = [prepared(known, data).timer for known in (hardware, calibrated)]
-        for o in data.held_out:
-            before, after = (math.log(o.priced(timer) / o.seconds) for timer in timers)
-            found.append(Checked(o.run, kind_of(o.batch), before, after))
-    return found
+
+
+def _predicted(hardware: Hardware, calibrated: Hardware, data: Dataset) -> Iterable[Checked]:
+    if not data.observations:
+        return
+    usual, fitted = prepared(hardware, data), prepared(calibrated, data)
+    for o in data.observations:
+        before, after = (math.log(o.priced(p.timer) / o.seconds) for p in (usual, fitted))
+        found = step_trust(fitted, o.batch).estimate(o.priced(fitted.timer), "step")
+        inside = found.low <= o.seconds <= found.high if found.bounded else None
+        yield Checked(o.run, kind_of(o.batch), before, after, inside)
 
 
 def kind_of(batch: StepBatch) -> str:
@@ -140,14 +154,16 @@ def errors_table(checked: Sequence[Checked]) -> str:
     order = sorted(groups, key=lambda name: (name == "all", name))
     rows = [[name, len(groups[name]), *_errors(groups[name])] for name in order]
     titles = ["steps", "n", "median before", "p90 before", "median after", "p90 after", "bias"]
-    return table(titles, rows)
+    return table([*titles, f"in {COVERED:.0%} interval"], rows)
 
 
 def _errors(items: Sequence[Checked]) -> list[str]:
     before, after = (np.abs(np.expm1([getattr(i, name) for i in items])) for name in _SIDES)
     figures = [np.median(before), np.quantile(before, 0.9), np.median(after)]
     shown = [f"{value:.1%}" for value in (*figures, np.quantile(after, 0.9))]
-    return [*shown, f"{np.mean([i.after for i in items]):+.3f}"]
+    known = [i.inside for i in items if i.inside is not None]
+    held = f"{np.mean(known):.0%} of {len(known)}" if known else ""
+    return [*shown, f"{np.mean([i.after for i in items]):+.3f}", held]
 
 
 _SIDES = ("before", "after")
