@@ -1,4 +1,4 @@
-"""Refresh the tables of docs/validation.md: `python docs/make_validation.py`.
+"""Refresh the tables of docs/validation.md; `--check` exits with 1 if one is out of date.
 
 Unpacks the served evidence and puts what `moeplan validate compare` prints, first with the
 calibration and then without, into the page's blocks; a block is known by its first line.
@@ -6,6 +6,7 @@ calibration and then without, into the page's blocks; a block is known by its fi
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -46,8 +47,11 @@ def refreshed(page: str, tables: list[str]) -> str:
     return _BLOCK.sub(replace, page)
 
 
-def main() -> None:
-    """Write the page."""
+def main() -> int:
+    """Write or check the page; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "runs"
         unpack(ARCHIVE, store)
@@ -55,8 +59,14 @@ def main() -> None:
         shipped = printed_tables(store)
     served = [t for t in calibrated if t.startswith("measured, and")]
     others = [t for t in calibrated if t not in served]
-    PAGE.write_text(refreshed(PAGE.read_text(), [*others, *reversed(served), shipped[-1]]))
+    old = PAGE.read_text()
+    new = refreshed(old, [*others, *reversed(served), shipped[-1]])
+    if given.check and new != old:
+        print(f"{PAGE.name} is out of date: run docs/make_validation.py")
+        return 1
+    PAGE.write_text(new)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
