@@ -278,8 +278,9 @@ class Uncertainty:
     covariance: tuple[tuple[float, ...], ...]
     """Of log(value), in the order of `addresses`."""
     errors: Mapping[str, float]
-    """|ln(predicted / measured)| that 80 % stay below after the fit, of a "step" and, where runs
-    were served, by family of metric ("tpot", "ttft", "throughput")."""
+    """|ln(predicted / measured)| that 80 % stay below after the fit, of a decode "step", of a step
+    with a "prompt", and where runs were served by family of metric ("tpot", "ttft", "throughput").
+    """
 
 
 class Hardware(Strict):

@@ -87,6 +87,15 @@ def test_one_step_has_an_interval_by_its_own_response():
     assert not step_trust(ready(None), BATCH).estimate(1.0, "step").bounded
 
 
+def test_steps_with_a_prompt_have_an_error_of_their_own():
+    found = ready(uncertain(1e-9, 0.03, prompt=0.2))
+    with_prompt = StepBatch([1000] * 16, [(512, 0)], 17)
+    assert half(step_trust(found, BATCH).estimate(1.0, "step")) == pytest.approx(0.03, rel=1e-3)
+    assert half(step_trust(found, with_prompt).estimate(1.0, "step")) == pytest.approx(
+        0.2, rel=1e-3
+    )
+
+
 def test_the_usual_steps_are_those_of_the_workload():
     found = ready(None)
     decode, prompt = usual_steps(found, LOAD)

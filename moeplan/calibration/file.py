@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,12 +17,6 @@ from moeplan.version import __version__
 
 if TYPE_CHECKING:
     from moeplan.calibration.fit import Fit
-
-
-FEWEST_CELLS = 8
-"""Held-out groups of steps from which on they tell the error of a fit."""
-LEAST_STEP_ERROR = 0.03
-"""No calibration counts as surer than this: repeats of one setup differ by 2 % in the median."""
 
 
 class Calibration(BaseModel):
@@ -49,8 +42,9 @@ class Calibration(BaseModel):
     front_end: dict[str, float] = {}
     """Parameters set from a median instead of the fit, by address (TTFT constant)."""
     errors: dict[str, float]
-    """|ln(predicted / measured)| that 80 % stay below after the fit: of steps ("step") and, where
-    runs were served, of their "tpot", "ttft" and "throughput". Of held-out ones where there are."""
+    """|ln(predicted / measured)| that 80 % stay below after the fit: of decode steps ("step"), of
+    steps with a prompt ("prompt") and, where runs were served, of their "tpot", "ttft" and
+    "throughput". Of held-out ones where there are."""
 
     @property
     def overrides(self) -> dict[str, float]:
@@ -97,14 +91,8 @@ def calibration_of(
         held_out_before=fit.held_out_before,
         held_out_after=fit.held_out_after,
         front_end=front_end or {},
-        errors={"step": _step_error(fit)} | (served or {}),
+        errors=fit.errors | (served or {}),
     )
-
-
-def _step_error(fit: Fit) -> float:
-    """That of held-out steps where enough were held out, else of the fitted ones."""
-    judge = fit.held_out_after if fit.held_out_after.cells >= FEWEST_CELLS else fit.after
-    return max(LEAST_STEP_ERROR, math.log1p(judge.p80_error or 0.0))
 
 
 def save_calibration(path: Path, calibration: Calibration) -> None:

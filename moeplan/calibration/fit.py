@@ -17,8 +17,9 @@ import numpy as np
 
 from moeplan.calibration.observations import Dataset, StepObservation
 from moeplan.calibration.parameters import Parameter, prepared, relevant_parameters
-from moeplan.calibration.summary import FittedParameter, Summary, summarise
+from moeplan.calibration.summary import FittedParameter, Summary, errors_by_kind, summarise
 from moeplan.errors import InputError
+from moeplan.estimate import COVERED
 from moeplan.hardware_specs.schema import Hardware
 
 MODEL_ERROR = 0.04
@@ -31,6 +32,10 @@ MOST_WEIGHT = 16
 """Observations count as at most this many steps: one cell must not drown the others."""
 MOST_CELLS = 12
 """A run's cells weigh as at most this many: errors of the cost model are alike in like steps."""
+FEWEST_CELLS = 8
+"""Held-out groups of steps from which on they tell the error of a fit."""
+LEAST_ERROR = 0.03
+"""No calibration counts as surer than this: repeats of one setup differ by 2 % in the median."""
 _MEMORY = 64
 """Sets of values of which a dataset's predictions are kept: a Jacobian asks for most of them
 again."""
@@ -49,6 +54,9 @@ class Fit:
     after: Summary
     held_out_before: Summary
     held_out_after: Summary
+    errors: dict[str, float]
+    """|ln(predicted / measured)| that 80 % of decode steps ("step") and of steps with a prompt
+    ("prompt") stay below after the fit; of held-out ones where there are enough."""
 
     @property
     def overrides(self) -> dict[str, float]:
@@ -83,7 +91,19 @@ def fit_steps(
         after=summarise(calibrated, datasets, held_out=False),
         held_out_before=summarise(hardware, datasets, held_out=True),
         held_out_after=summarise(calibrated, datasets, held_out=True),
+        errors=_errors(calibrated, datasets),
     )
+
+
+def _errors(hardware: Hardware, datasets: Sequence[Dataset]) -> dict[str, float]:
+    held = errors_by_kind(hardware, datasets, held_out=True)
+    fitted = errors_by_kind(hardware, datasets, held_out=False)
+    judges = {k: held[k] if len(held[k]) >= FEWEST_CELLS else fitted[k] for k in held}
+    every = [error for errors in judges.values() for error in errors]
+    return {
+        kind: max(LEAST_ERROR, float(np.quantile(errors or every, COVERED)))
+        for kind, errors in judges.items()
+    }
 
 
 @dataclass(frozen=True)

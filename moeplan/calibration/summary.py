@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -74,6 +75,22 @@ def summarise(hardware: Hardware, datasets: Sequence[Dataset], *, held_out: bool
         bias=float(np.mean(errors)) if errors else None,
         runs=[_run_summary(name, steps, own) for name, (steps, own) in sorted(runs.items())],
     )
+
+
+def errors_by_kind(
+    hardware: Hardware, datasets: Sequence[Dataset], *, held_out: bool
+) -> dict[str, list[float]]:
+    """|ln(predicted / measured)| of decode steps ("step") and of steps with a prompt ("prompt")."""
+    found: dict[str, list[float]] = {"step": [], "prompt": []}
+    for data in datasets:
+        chosen = data.held_out if held_out else data.fitted
+        if not chosen:
+            continue
+        timer = prepared(hardware, data).timer
+        for o in chosen:
+            kind = "prompt" if o.batch.prefill_chunks else "step"
+            found[kind].append(abs(math.log(o.priced(timer) / o.seconds)))
+    return found
 
 
 def _run_summary(name: str, steps: int, errors: list[float]) -> RunSummary:

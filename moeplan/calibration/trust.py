@@ -89,7 +89,7 @@ def step_trust(prepared: Prepared, batch: StepBatch) -> Trust:
     spread = _Spread.of(prepared, [batch])
     if spread is None:
         return Trust(prepared.basis)
-    half = spread.half_width(np.ones(1), "step")
+    half = spread.half_width(np.ones(1), "prompt" if batch.prefill_chunks else "step")
     return Trust("measured here", {"step": (-half, half)}, spread.source)
 
 
