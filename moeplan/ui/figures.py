@@ -47,7 +47,7 @@ def trust(figure: Figure) -> str:
     kind = "calibrated" if known.calibrated else "uncalibrated"
     bounds = "no interval yet"
     if known.bounded:
-        bounds = f"{COVERED:.0%} intervals, from {known.interval_from}"
+        bounds = f"in small print {COVERED:.0%} intervals, from {known.interval_from}"
     return f"Predictions are {kind}; basis: {known.basis}; {bounds}."
 
 
