@@ -50,8 +50,17 @@ def planner() -> Iterator[str]:
         _wait_for(f"{address}/_stcore/health")
         yield address
     finally:
-        server.terminate()
+        _stop(server)
+
+
+def _stop(server: subprocess.Popen) -> None:
+    """End it in order, or at once where a search goes on."""
+    server.terminate()
+    try:
         server.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def _wait_for(address: str) -> None:

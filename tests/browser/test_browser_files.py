@@ -76,7 +76,7 @@ def test_evidence_equals_the_score_and_takes_results(open_page, tmp_path):
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as score:
         page = open_page("evidence")
         page.settle()
-        score.wait(timeout=WAIT_MS / 1000)
+        score.wait(timeout=2 * WAIT_MS / 1000)
     found = json.loads(out.read_text())
     groups = found["summary"]["groups"]["everything"]["hardware"]
     rows = json.loads(page.saved("JSON"))

@@ -171,4 +171,5 @@ def test_long_work_can_be_stopped_and_continued(open_page):
     page.settle()
     assert page.get_by_test_id("stProgress").count() == 0
     page.get_by_role("button", name="Go on").click(timeout=WAIT_MS)
-    page.get_by_role("button", name="Stop").first.wait_for(timeout=WAIT_MS)
+    page.get_by_role("button", name="Stop").first.click(timeout=WAIT_MS)
+    page.get_by_text("Stopped before the end.").wait_for(timeout=WAIT_MS)
