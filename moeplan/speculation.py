@@ -19,7 +19,7 @@ USUAL_FURTHER: dict[Method, float] = {"mtp": 0.6, "eagle3": 0.65}
 
 MTP: counted were 0.866 of one draft on natural prompts (Nemotron-3-Super, luisefigueroa/pulsar) and
 0.908 (Qwen3.6-35B, card of Infatoshi's NVFP4 checkpoint); with three drafts 2.50 to 2.62 tokens a
-step on random text and ShareGPT (Nemotron-3-Super, djangodevreng/dgx-spark-benchmarks, ten runs) and
+step on random text and ShareGPT (Nemotron-3-Super, djangodevreng/dgx-spark-benchmarks, ten runs),
 3.47 in reasoning. EAGLE-3: general knowledge. N-gram drafts depend on how much of its prompt an
 answer repeats: nothing is usual.
 """
