@@ -100,14 +100,6 @@ def test_a_full_disk_leaves_the_store_usable(store, monkeypatch):
     assert not open_run(run.path).problems
 
 
-def test_a_reset_run_is_set_aside_not_deleted(store):
-    store.run("a").write("r", b"1")
-    fresh = store.reset("a", "damaged")
-    assert not fresh.entries
-    aside = [path for path in store.root.iterdir() if path.name.startswith(".aside-damaged-a")]
-    assert (aside[0] / "r").read_bytes() == b"1"
-
-
 def test_an_archive_carries_every_intact_file(store, tmp_path):
     for key in ("a", "b"):
         run = store.run(key)

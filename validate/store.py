@@ -125,13 +125,6 @@ class Store:
             if path.is_dir() and (path / MANIFEST).exists():
                 yield open_run(path)
 
-    def reset(self, key: str, why: str) -> RunFolder:
-        """Set a damaged run aside (nothing is deleted) and start it anew."""
-        old = self.root / key
-        if old.exists():
-            old.rename(_free_name(self.root / f".aside-{why}-{key}"))
-        return self.run(key)
-
 
 def open_run(path: Path) -> RunFolder:
     """Read a run's manifest and check every file against it."""
@@ -223,11 +216,3 @@ def _last_byte(path: Path) -> bytes:
     with path.open("rb") as stream:
         stream.seek(-1, os.SEEK_END)
         return stream.read(1)
-
-
-def _free_name(path: Path) -> Path:
-    return next(
-        candidate
-        for number in range(10_000)
-        if not (candidate := path.with_name(f"{path.name}.{number}")).exists()
-    )
