@@ -20,12 +20,12 @@ PAGE = ROOT / "docs" / "validation.md"
 ARCHIVE = ROOT / "validate" / "evidence" / "2026-11-27-served" / "runs.tar.xz"
 CALIBRATION = ROOT / "hardware_specs" / "calibrations" / "h100_sxm-vllm-0.24.calibration.json"
 _BLOCK = re.compile(r"```\n(?P<title>\S[^\n]*)\n.*?```", re.DOTALL)
-_COMMAND = "from moeplan.cli import main; main()"
 
 
 def printed_tables(store: Path, *options: str) -> list[str]:
     """What the command prints, a table each, its title first."""
-    argv = [sys.executable, "-c", _COMMAND, "validate", "compare", str(store), *options]
+    command = Path(sys.executable).parent / "moeplan"
+    argv = [command, "validate", "compare", str(store), *options]
     ran = subprocess.run(argv, capture_output=True, text=True, check=True)
     lines = [line.rstrip() for line in ran.stdout.splitlines()]
     starts = [i for i, line in enumerate(lines) if line and not line.startswith(" ")]
