@@ -17,7 +17,14 @@ import numpy as np
 
 from moeplan.calibration.observations import Dataset, StepObservation
 from moeplan.calibration.parameters import Parameter, prepared, relevant_parameters
-from moeplan.calibration.summary import FittedParameter, Summary, errors_by_kind, summarise
+from moeplan.calibration.summary import (
+    FittedParameter,
+    PricedStep,
+    Summary,
+    errors_by_kind,
+    priced_steps,
+    summarise,
+)
 from moeplan.errors import InputError
 from moeplan.estimate import COVERED
 from moeplan.hardware_specs.schema import Hardware
@@ -84,20 +91,23 @@ def fit_steps(
     final = problem.solve(determined) if len(determined) < len(parameters) else everything
     fitted = _fitted(parameters, determined, final, everything)
     calibrated = hardware.with_overrides({p.address: p.value for p in fitted if p.determined})
+    after = priced_steps(calibrated, datasets, held_out=False)
+    held_out_after = priced_steps(calibrated, datasets, held_out=True)
     return Fit(
         parameters=tuple(fitted),
         covariance=final.covariance,
-        before=summarise(hardware, datasets, held_out=False),
-        after=summarise(calibrated, datasets, held_out=False),
-        held_out_before=summarise(hardware, datasets, held_out=True),
-        held_out_after=summarise(calibrated, datasets, held_out=True),
-        errors=_errors(calibrated, datasets),
+        before=summarise(priced_steps(hardware, datasets, held_out=False)),
+        after=summarise(after),
+        held_out_before=summarise(priced_steps(hardware, datasets, held_out=True)),
+        held_out_after=summarise(held_out_after),
+        errors=_errors(after, held_out_after),
     )
 
 
-def _errors(hardware: Hardware, datasets: Sequence[Dataset]) -> dict[str, float]:
-    held = errors_by_kind(hardware, datasets, held_out=True)
-    fitted = errors_by_kind(hardware, datasets, held_out=False)
+def _errors(
+    fitted_steps: Sequence[PricedStep], held_out_steps: Sequence[PricedStep]
+) -> dict[str, float]:
+    held, fitted = errors_by_kind(held_out_steps), errors_by_kind(fitted_steps)
     judges = {k: held[k] if len(held[k]) >= FEWEST_CELLS else fitted[k] for k in held}
     every = [error for errors in judges.values() for error in errors]
     return {

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from moeplan.calibration.observations import Dataset
+from moeplan.calibration.observations import Dataset, StepObservation
 from moeplan.calibration.parameters import prepared
 from moeplan.hardware_specs.schema import Hardware
+
+PricedStep = tuple[StepObservation, float]
+"""Measured steps, and their predicted seconds."""
 
 
 class _Frozen(BaseModel):
@@ -53,20 +56,28 @@ class Summary(_Frozen):
     runs: list[RunSummary]
 
 
-def summarise(hardware: Hardware, datasets: Sequence[Dataset], *, held_out: bool) -> Summary:
-    """Price the fitted or the held-out steps and compare them with the measured ones."""
-    errors: list[float] = []
-    runs: dict[str, tuple[int, list[float]]] = {}
+def priced_steps(
+    hardware: Hardware, datasets: Sequence[Dataset], *, held_out: bool
+) -> list[PricedStep]:
+    """The fitted or the held-out steps, each with its predicted seconds."""
+    found: list[PricedStep] = []
     for data in datasets:
         chosen = data.held_out if held_out else data.fitted
-        if not chosen:
-            continue
-        timer = prepared(hardware, data).timer
-        for observation in chosen:
-            error = observation.priced(timer) / observation.seconds - 1
-            steps, own = runs.get(observation.run, (0, []))
-            runs[observation.run] = (steps + observation.steps, [*own, error])
-            errors.append(error)
+        if chosen:
+            timer = prepared(hardware, data).timer
+            found += [(observation, observation.priced(timer)) for observation in chosen]
+    return found
+
+
+def summarise(priced: Sequence[PricedStep]) -> Summary:
+    """Compare predicted steps with the measured ones."""
+    errors: list[float] = []
+    runs: dict[str, tuple[int, list[float]]] = {}
+    for observation, predicted in priced:
+        error = predicted / observation.seconds - 1
+        steps, own = runs.get(observation.run, (0, []))
+        runs[observation.run] = (steps + observation.steps, [*own, error])
+        errors.append(error)
     return Summary(
         cells=len(errors),
         median_error=_quantile(errors, 0.5),
@@ -77,19 +88,12 @@ def summarise(hardware: Hardware, datasets: Sequence[Dataset], *, held_out: bool
     )
 
 
-def errors_by_kind(
-    hardware: Hardware, datasets: Sequence[Dataset], *, held_out: bool
-) -> dict[str, list[float]]:
+def errors_by_kind(priced: Sequence[PricedStep]) -> dict[str, list[float]]:
     """|ln(predicted / measured)| of decode steps ("step") and of steps with a prompt ("prompt")."""
     found: dict[str, list[float]] = {"step": [], "prompt": []}
-    for data in datasets:
-        chosen = data.held_out if held_out else data.fitted
-        if not chosen:
-            continue
-        timer = prepared(hardware, data).timer
-        for o in chosen:
-            kind = "prompt" if o.batch.prefill_chunks else "step"
-            found[kind].append(abs(math.log(o.priced(timer) / o.seconds)))
+    for observation, predicted in priced:
+        kind = "prompt" if observation.batch.prefill_chunks else "step"
+        found[kind].append(abs(math.log(predicted / observation.seconds)))
     return found
 
 
