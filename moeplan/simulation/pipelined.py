@@ -107,13 +107,8 @@ class PipelinedScheduler(SchedulerBase):
         plan.contexts = [r.computed - 1 for r in members]
         return self._seal(plan)
 
-    def _step_together(self, plan: StepPlan, budget: int, prefills: Sequence[Request]) -> bool:  # noqa: ARG002
-        return False
-
     def _step_some(self, plan: StepPlan, decodes: list[Request]) -> None:
-        plan.decodes = tuple(decodes)
-        plan.contexts = [r.computed for r in decodes]
-        plan.fresh = decodes
+        plan.take(decodes)
         for request in decodes:
             request.chunk_start = request.computed
             request.computed += 1

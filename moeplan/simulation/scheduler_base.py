@@ -131,12 +131,12 @@ class SchedulerBase(ABC):
         Returns the last of them, one a cohort at most, in order.
         """
 
-    @abstractmethod
-    def _step_together(self, plan: StepPlan, budget: int, prefills: Sequence[Request]) -> bool:
+    def _step_together(self, plan: StepPlan, budget: int, prefills: Sequence[Request]) -> bool:  # noqa: ARG002
         """One token for every decode, if that is what taking requests in order would give.
 
-        `prefills` are taken after them.
+        `prefills` are taken after them. Never, unless decodes are kept in lockstep.
         """
+        return False
 
     @abstractmethod
     def _step_some(self, plan: StepPlan, decodes: list[Request]) -> None:

@@ -15,7 +15,6 @@ evenly spread numbers of its own, so that its mean comes out whatever else runs.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -120,13 +119,8 @@ class SpeculativeScheduler(SchedulerBase):
         place = (request.index * _STRIDE_OF_REQUESTS + request.verified * _STRIDE) % 1.0
         return len(self._rising_rates) - bisect_right(self._rising_rates, place)
 
-    def _step_together(self, plan: StepPlan, budget: int, prefills: Sequence[Request]) -> bool:  # noqa: ARG002
-        return False
-
     def _step_some(self, plan: StepPlan, decodes: list[Request]) -> None:
-        plan.decodes = tuple(decodes)
-        plan.contexts = [r.computed for r in decodes]
-        plan.fresh = decodes
+        plan.take(decodes)
         for request in decodes:
             gain = min(1 + self.accepted(request), request.final - request.computed)
             plan.gains.append(gain)

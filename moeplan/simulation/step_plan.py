@@ -91,6 +91,12 @@ class StepPlan:
         self.waiting = 0
         self.free_blocks = 0
 
+    def take(self, decodes: list[Request]) -> None:
+        """Decode these requests, whose `computed` is absolute and which are not in step."""
+        self.decodes = tuple(decodes)
+        self.contexts = [request.computed for request in decodes]
+        self.fresh = decodes
+
     @property
     def decoded_tokens(self) -> int:
         """Tokens that the decodes get."""
