@@ -61,9 +61,17 @@ class StepTimeModel:
         gpu[-1] = max(gpu[-1], self._stream * batch.sampled_rows)
         return tuple(gpu)
 
+    def _host_seconds(self, sequences: int) -> float:
+        return self._host[0] + self._host[1] * sequences
+
     def _with_host(self, gpu: float, sequences: int) -> float:
-        host = self._host[0] + self._host[1] * sequences
+        host = self._host_seconds(sequences)
         return max(gpu, host) if self._async else gpu + host
+
+    def _each_with_host(self, gpu: np.ndarray, sequences: int) -> np.ndarray:
+        """`_with_host` of many steps."""
+        host = self._host_seconds(sequences)
+        return np.maximum(gpu, host) if self._async else gpu + host
 
     def step_seconds(self, batch: StepBatch) -> float:
         """Seconds of one step through all stages."""
@@ -86,7 +94,7 @@ class StepTimeModel:
         """Seconds of a step that starts in an idle engine, whose host time nothing overlaps."""
         sequences = len(batch.decode_contexts) + len(batch.prefill_chunks)
         gpu = sum(stage.seconds(batch) for stage in self._stages)
-        return gpu + self._host[0] + self._host[1] * sequences
+        return gpu + self._host_seconds(sequences)
 
     def decode_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
         """Seconds of each of the next `steps` pure decode steps, shape (steps,).
@@ -101,16 +109,13 @@ class StepTimeModel:
         gpu = sum(stage.stretch_seconds(contexts) for stage in self._stages)
         if self._drafts:
             gpu = gpu + self._drafts.stretch_seconds(contexts)
-        host = self._host[0] + self._host[1] * sequences
-        gpu = np.maximum(gpu, host) if self._async else gpu + host
-        return np.maximum(gpu, self._stream * sequences)
+        return np.maximum(self._each_with_host(gpu, sequences), self._stream * sequences)
 
     def decode_stage_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
         """Seconds at each stage of each of those steps, shape (stages, steps)."""
         sequences = len(contexts)
         gpu = [stage.decode_seconds(contexts, steps) for stage in self._stages]
-        host = self._host[0] + self._host[1] * sequences
-        gpu[0] = np.maximum(gpu[0], host) if self._async else gpu[0] + host
+        gpu[0] = self._each_with_host(gpu[0], sequences)
         gpu[-1] = np.maximum(gpu[-1], self._stream * sequences)
         return np.array(gpu)
 
