@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +68,7 @@ class ExperimentOptions(Options):
     )
 
 
-def _setup(scenario: Scenario, experiment: ExperimentOptions) -> Setup:
+def _setup(scenario: Scenario, experiment: ExperimentOptions, folder: Path) -> Setup:
     from moeplan.cost.routing import ROUTING_SIGMA
     from moeplan.validate.build import Setup
 
@@ -78,17 +79,18 @@ def _setup(scenario: Scenario, experiment: ExperimentOptions) -> Setup:
     return Setup(
         scenario,
         routing=experiment.routing,  # type: ignore[arg-type]
-        hardware_dir=_absolute(experiment.hardware_dir),
-        calibration=_absolute(experiment.calibration),
-        model=_absolute(experiment.model_dir),
+        hardware_dir=_seen_from(folder, experiment.hardware_dir),
+        calibration=_seen_from(folder, experiment.calibration),
+        model=_seen_from(folder, experiment.model_dir),
         layers=experiment.layers,
         serve_options=tuple(shlex.split(experiment.serve_options or "")),
         probe=experiment.probe,
     )
 
 
-def _absolute(path: Path | None) -> str | None:
-    return str(path.absolute()) if path is not None else None
+def _seen_from(folder: Path, path: Path | None) -> str | None:
+    """The path relative to the plan's folder: both may travel to another host together."""
+    return os.path.relpath(path, folder) if path is not None else None
 
 
 def plan_of(
@@ -103,7 +105,7 @@ def plan_of(
     from moeplan.validate.build import build_plan
     from moeplan.validate.own_runs import read_own_runs
 
-    setup = _setup(scenario, experiment)
+    setup = _setup(scenario, experiment, path.parent)
     if experiment.runs is not None:
         own = read_own_runs(experiment.runs, path.stem)
         return build_plan(setup, own, path.parent)
