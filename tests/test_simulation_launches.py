@@ -66,6 +66,12 @@ def test_launches_of_a_slow_host_follow_each_other():
     assert sorted(found.first_token_s) == pytest.approx([4.0, 8.0])
 
 
+def test_a_host_that_launches_takes_tokens_in_late():
+    """The first prompt's token is there at 4 s, and the core that launches the second until 8 s."""
+    found = played(spec(Timer(gpu=0.5, launch=4.0), launches_block=True), 2)
+    assert sorted(found.first_token_s) == pytest.approx([8.0, 8.0])
+
+
 def test_of_a_burst_the_first_comes_alone():
     """Half a millisecond between requests: the engine has begun before the others are there."""
     together = played(spec(Timer(), launches_block=True), 4, tokens=200)
@@ -97,3 +103,11 @@ def test_gpu_and_launch_make_up_the_step():
     ):
         assert max(timer.launched_seconds(batch)) == pytest.approx(timer.step_seconds(batch))
     assert timer.launched_seconds(replace(batch, decode_contexts=[100] * 8))[1] == 0.0
+
+
+def test_gaps_lie_between_the_first_token_and_the_last():
+    """Also where a blocked host takes tokens in after the GPU sampled them."""
+    for requests in (1, 2, 5):
+        found = played(spec(Timer(gpu=0.5, launch=4.0), launches_block=True), requests, 600, 30)
+        lived = (found.finish_s - found.first_token_s).sum()
+        assert (found.gaps_s * found.gap_counts).sum() == pytest.approx(lived)

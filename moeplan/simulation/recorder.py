@@ -52,27 +52,30 @@ class Recorder:
         self._rows: list[tuple[float, ...]] = []
         self._row_runs: list[np.ndarray] = []
 
-    def step(self, plan: StepPlan, start_s: float, end_s: float) -> None:
-        """One step has ended: its decodes and the ends of its prefills got a token each."""
+    def step(self, plan: StepPlan, start_s: float, end_s: float, told_s: float) -> None:
+        """One step has ended: its decodes and the ends of its prefills got a token each.
+
+        `told_s` is when the engine core takes the tokens in, at the end or later.
+        """
         for request in plan.held_back:
             request.token_s = self._last_s
         for request in plan.fresh:
-            self._gap(end_s - request.token_s, 1)
-            request.token_s = end_s
+            self._gap(told_s - request.token_s, 1)
+            request.token_s = told_s
         count = len(plan.decodes)
         if count:
             if count > len(plan.fresh):
-                self._gap(end_s - self._last_s, count - len(plan.fresh))
-            self._last_s = end_s
+                self._gap(told_s - self._last_s, count - len(plan.fresh))
+            self._last_s = told_s
         for request in plan.ending:
             if request.token_s == request.token_s:  # not NaN: it is back from a preemption
-                self._gap(end_s - request.token_s, 1)
+                self._gap(told_s - request.token_s, 1)
             else:
-                request.first_token_s = end_s
-            request.token_s = end_s
+                request.first_token_s = told_s
+            request.token_s = told_s
         tokens = plan.decoded_tokens + len(plan.ending)
         if tokens:
-            self._times.append(end_s)
+            self._times.append(told_s)
             self._counts.append(tokens)
         if self._log_steps:
             prefill = sum(new for _, new, _ in plan.prefills)

@@ -50,8 +50,7 @@ class ReplicaSpec:
     step's time says all."""
     launches_block: bool = False
     """Whether the engine core itself launches and sees no requests meanwhile (one GPU: vLLM starts
-    worker processes only for more). First tokens that wait for it too are not held back: a
-    simplification that keeps the time from the first token to the last what steps take."""
+    worker processes only for more); tokens that a step sampled meanwhile wait for it too."""
 
     @property
     def finds_prefixes(self) -> bool:
@@ -126,7 +125,7 @@ class Replica:
             plan, start, end = self._in_flight.popleft()
             if end > env.now:
                 yield env.timeout(end - env.now)
-            self._complete(plan, start, end)
+            self._complete(plan, start, end, max(end, env.now))  # later if the host was busy
 
     def _take_in(self, until_s: float) -> None:
         """Hand the scheduler what had arrived by then."""
@@ -180,11 +179,11 @@ class Replica:
         self._ends_s.append(time)
         return start, time
 
-    def _complete(self, plan: StepPlan, start: float, end: float) -> None:
+    def _complete(self, plan: StepPlan, start: float, end: float, told_s: float) -> None:
         self.scheduler.complete(plan)
-        self.recorder.step(plan, start, end)
+        self.recorder.step(plan, start, end, told_s)
         for request in plan.last:
-            request.finish_s = max(end, self._env.now)  # a blocked host is late to say so
+            request.finish_s = told_s
             self._finished(request)
 
     def _refuse_head(self) -> None:
@@ -225,7 +224,8 @@ class Replica:
         opened = len(in_flight)
         plans = self.scheduler.advance(done)
         for _ in range(min(opened, done)):
-            self._complete(*in_flight.popleft())
+            plan, start, end = in_flight.popleft()
+            self._complete(plan, start, end, end)
         completed = max(done - opened, 0)
         self.recorder.stretch(
             plans[-1],
