@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -106,6 +106,8 @@ class PrefillAttentionTime:
     window: int | None
     log_length: list[float]
     log_rate: list[float]
+    rates: dict[int, float] = field(default_factory=dict, compare=False)
+    """Rates by length that were asked for: prompts end at few lengths, again and again."""
 
     @classmethod
     def of(cls, op: PrefillAttentionOperator) -> PrefillAttentionTime:
@@ -136,7 +138,13 @@ class PrefillAttentionTime:
 
     def seconds(self, chunks: Sequence[tuple[int, int]]) -> float:
         """Seconds of a step of these (new tokens, tokens before)."""
-        work = sum(self._pairs(new, before) / self._rate(before + new) for new, before in chunks)
+        work, rates = 0.0, self.rates
+        for new, before in chunks:
+            length = before + new
+            rate = rates.get(length)
+            if rate is None:
+                rate = rates[length] = self._rate(length)
+            work += self._pairs(new, before) / rate
         return self.count * (self.floor + self.flops * work)
 
     def _pairs(self, new: int, before: int) -> float:

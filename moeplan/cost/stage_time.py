@@ -59,9 +59,11 @@ class StageTimer:
         self._graph_top = engine.cuda_graph_max_tokens
         self._mixed_top = self._graph_top if engine.piecewise_graphs else 0
         by_tokens, by_rows, self._recurrent = _split(stage.token)
-        self._tokens = _token_table(by_tokens, most_tokens, engine)
+        self._token_array = _token_table(by_tokens, most_tokens, engine)
+        self._tokens: list[float] = self._token_array.tolist()  # single entries come faster of it
         rows = engine.max_num_seqs * rows_a_decode
-        self._rows = _row_table(by_rows, rows, engine.host.exposed_us_per_sequence)
+        self._row_array = _row_table(by_rows, rows, engine.host.exposed_us_per_sequence)
+        self._rows: list[float] = self._row_array.tolist()
         self._decode_tokens = self._decode_token_table(by_tokens, engine)
         self._decode = self._decode_table(engine.max_num_seqs)
 
@@ -69,14 +71,13 @@ class StageTimer:
         """Token-dependent seconds of pure decode steps by sequences."""
         most = engine.max_num_seqs
         if self._each == 1:
-            return np.array(self._tokens[: most + 1])
+            return self._token_array[: most + 1]
         top = most * self._each
-        tokens = _token_table(operators, top, engine, draft_novelty(self._each))
-        return np.array(tokens)[:: self._each]
+        return _token_table(operators, top, engine, draft_novelty(self._each))[:: self._each]
 
     def _decode_table(self, max_num_seqs: int) -> list[float]:
         batches = np.arange(max_num_seqs + 1)
-        total = self._decode_tokens + np.array(self._rows)[:: self._rows_each]
+        total = self._decode_tokens + self._row_array[:: self._rows_each]
         return (total + self._recurrent_seconds(batches, 0) + self._small).tolist()
 
     def _recurrent_seconds(self, decodes: Array, prefill: Array) -> Array:
@@ -94,14 +95,20 @@ class StageTimer:
         """Time that the GPU computes."""
         contexts, chunks = batch.decode_contexts, batch.prefill_chunks
         decodes = len(contexts)
-        attention = sum(a.seconds(contexts) for a in self._decode_attention) if decodes else 0.0
+        attention = 0.0
+        if decodes:
+            for kind in self._decode_attention:
+                attention += kind.seconds(contexts)
         if not chunks:
             return self._decode[decodes] + attention
         prefill = sum(new for new, _ in chunks)
         work = self._tokens[min(decodes * self._each + prefill, len(self._tokens) - 1)]
-        work += sum(a.seconds(chunks) for a in self._prefill_attention)
+        prompts = 0.0
+        for kind in self._prefill_attention:
+            prompts += kind.seconds(chunks)
         return (
             work
+            + prompts
             + self._rows[self._head_rows(batch)]
             + self._recurrent_seconds(decodes, prefill)
             + attention
@@ -155,7 +162,7 @@ class StageTimer:
         """
         batches = np.arange(query.largest + 1)
         states = self._recurrent_seconds(batches, 0) - self._recurrent_seconds(0, 0)
-        rows = np.array(self._rows)[batches * self._rows_each]
+        rows = self._row_array[batches * self._rows_each]
         tokens = np.minimum.accumulate(self._decode_tokens[::-1])[::-1][batches]
         base = tokens + rows + self._recurrent_seconds(0, 0) + self._small
         lone = states + sum(price(kind) for kind in self._decode_attention)
@@ -179,7 +186,7 @@ class StageTimer:
 
         Their table falls in places: where an all-reduce changes its path.
         """
-        return np.minimum.accumulate(np.array(self._tokens)[::-1])[::-1]
+        return np.minimum.accumulate(self._token_array[::-1])[::-1]
 
     def prompt_attention(self, prompts: np.ndarray, before: np.ndarray) -> float:
         """Least seconds of attention for whole prompts, see `PrefillAttentionTime`."""
@@ -206,7 +213,7 @@ def _recurrent_line(op: RecurrentOperator) -> tuple[float, float, float]:
 
 def _token_table(
     operators: list, top: int, engine: ResolvedEngine, novelty: float = 1.0
-) -> list[float]:
+) -> np.ndarray:
     """Seconds of the token-dependent operators for 0..top tokens.
 
     Exact up to 1,024 tokens (every graph size among them), linear between every 64th above.
@@ -223,7 +230,7 @@ def _token_table(
     total = np.zeros(len(tokens))
     for op in operators:
         total += op.count * op.cost(load).seconds
-    return np.interp(np.arange(top + 1), tokens, total).tolist()
+    return np.interp(np.arange(top + 1), tokens, total)
 
 
 def _padded(tokens: np.ndarray, graph_sizes: tuple[int, ...]) -> np.ndarray:
@@ -233,10 +240,10 @@ def _padded(tokens: np.ndarray, graph_sizes: tuple[int, ...]) -> np.ndarray:
     return np.where(place < len(sizes), np.append(sizes, 0)[place], tokens)
 
 
-def _row_table(operators: list, top: int, exposed_us: float) -> list[float]:
+def _row_table(operators: list, top: int, exposed_us: float) -> np.ndarray:
     """Seconds for 0..top sampled rows; the stage that samples has the LM head."""
     rows = np.arange(top + 1, dtype=float)
     total = rows * exposed_us * MICRO if operators else np.zeros(top + 1)
     for op in operators:
         total += op.count * op.cost(Load(rows, rows, 0.0, 0.0, rows)).seconds
-    return total.tolist()
+    return total

@@ -241,7 +241,7 @@ class _Bounder:
         total = prompt_price * prompts + token_price * decodes + prices.stage * attention
         return float(total.max())
 
-    @property
+    @cached_property
     def _preempting(self) -> tuple[Preemption, ...]:
         """Kinds of steps: those that preempt nobody, and those that do."""
         plain = Preemption(running=0, victims=0)

@@ -1,9 +1,8 @@
-"""Deployments that the engine would start, each once, with what bounds them."""
+"""Deployments that the engine would start, each once, and what bounds them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from moeplan.cost.predictor import Prepared, Preparer
 from moeplan.deployment import Deployment
@@ -17,20 +16,12 @@ from moeplan.planner.twins import alone, twins
 from moeplan.simulation.workload import Workload
 
 
-@dataclass(frozen=True)
-class Option:
-    """A deployment that could run, and the best that it could do."""
-
-    prepared: Prepared
-    bounds: Bounds
-
-
 class Feasible:
     """What came of all deployments that were built for one workload."""
 
     def __init__(self, workload: Workload, hardware: Hardware, *, whole_loops: bool):
         """`whole_loops` as in `bounds`."""
-        self.options: list[Option] = []
+        self.prepared: list[Prepared] = []
         self.refusals = Refusals()
         self.duplicates = 0
         self.least_missing: DoesNotFitError | None = None
@@ -41,14 +32,21 @@ class Feasible:
         self._preparer = Preparer(hardware, workload.longest_tokens, workload.routing_sigma)
         self._known: set[tuple] = set()
 
-    def add(self, deployments: Iterable[Deployment]) -> list[int]:
-        """Prepare and bound deployments; the places of the new options."""
-        start = len(self.options)
+    def add(self, deployments: Iterable[Deployment]) -> range:
+        """Prepare deployments; the places of those that are new."""
+        start = len(self.prepared)
         for deployment in deployments:
             prepared = self._prepare(deployment)
             if prepared is not None:
                 self._take(prepared)
-        return list(range(start, len(self.options)))
+        return range(start, len(self.prepared))
+
+    def bounds(self, number: int) -> Bounds:
+        """The best that the deployment at a place could do."""
+        prepared = self.prepared[number]
+        parts = twins(prepared, self._workload)
+        one = alone(prepared) if parts > 1 else prepared
+        return bounds(one, self._share(parts), whole_loops=self._whole_loops).times(parts)
 
     def _prepare(self, deployment: Deployment) -> Prepared | None:
         try:
@@ -63,16 +61,12 @@ class Feasible:
         return None
 
     def _take(self, prepared: Prepared) -> None:
-        parts = twins(prepared, self._workload)
-        demand = self._share(parts)
-        key = _behaviour(prepared, demand)
+        key = _behaviour(prepared, self._share(twins(prepared, self._workload)))
         if key in self._known:
             self.duplicates += 1
             return
         self._known.add(key)
-        one = alone(prepared) if parts > 1 else prepared
-        found = bounds(one, demand, whole_loops=self._whole_loops).times(parts)
-        self.options.append(Option(prepared, found))
+        self.prepared.append(prepared)
 
     def _share(self, parts: int) -> Demand:
         if parts not in self._shares:

@@ -1,14 +1,15 @@
-"""Figures of a simulated deployment, and which of several stand on the Pareto front."""
+"""Figures of a simulated deployment, the order of several, and which stand on the Pareto front."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from moeplan.cost.predictor import Prepared
 from moeplan.hardware_specs.schema import Hardware
 from moeplan.planner.money import HourlyCost, serving_watts, usd_per_million_output_tokens
+from moeplan.planner.objective import ranked
 from moeplan.planner.recommendation import Candidate, Score
 from moeplan.planner.slo import Limit
 from moeplan.simulation import metrics
@@ -76,3 +77,23 @@ def beaten(done: Iterable[Candidate], tok_s_per_gpu: float, tok_s_per_user: floa
         c.score.output_tok_s_per_gpu >= tok_s_per_gpu and c.score.tok_s_per_user >= tok_s_per_user
         for c in done
     )
+
+
+def in_order(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates by merit, ties by `tie_key`."""
+    return ranked(candidates, lambda c: c.merit, lambda c: tie_key(c.prepared, c.merit))
+
+
+def tie_key(prepared: Prepared, value: float) -> tuple[int, bool, float]:
+    """Among equals fewer GPUs, then the KV format that the checkpoint asks for, then more merit."""
+    deployment = prepared.deployment
+    native = prepared.engine.kv_format == deployment.checkpoint.kv_format
+    return -deployment.placement.gpus, native, value
+
+
+def usual_share(prepared: Prepared) -> float:
+    """Share of its bound that a deployment usually reaches; orders the search, no more."""
+    placement = prepared.deployment.placement
+    if placement.pp > 1:
+        return 0.8
+    return 0.95 if placement.replicas & (placement.replicas - 1) == 0 else 0.8

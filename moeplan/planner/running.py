@@ -35,6 +35,8 @@ class Preemption:
 
         A preempted sequence gets one token from the prefill that resumes it, which counts here.
         """
+        if not self.victims:
+            return sequences, sequences
         able = sequences >= self.running - self.victims - 1  # one more may prefill
         held = np.where(able, np.maximum(sequences, self.running), sequences)
         return held, sequences + self.victims * able

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -13,10 +13,19 @@ from moeplan.hardware_specs.schema import Hardware
 from moeplan.models.architecture import Architecture
 from moeplan.planner.bounds import Bounds
 from moeplan.planner.candidates import Space, build_candidates, fewer_sequences
-from moeplan.planner.feasible import Feasible, Option
+from moeplan.planner.feasible import Feasible
 from moeplan.planner.money import Pricing, hourly_cost, usd_per_million_output_tokens
-from moeplan.planner.objective import TIE, Objective, excess, merit, ranked
-from moeplan.planner.ranking import beaten, missed_limits, pareto_front, score_of
+from moeplan.planner.nearest import none_meets
+from moeplan.planner.objective import TIE, Objective, excess, merit
+from moeplan.planner.ranking import (
+    beaten,
+    in_order,
+    missed_limits,
+    pareto_front,
+    score_of,
+    tie_key,
+    usual_share,
+)
 from moeplan.planner.recommendation import Candidate, Counts, Recommendation, Score, family
 from moeplan.planner.slo import Limit
 from moeplan.planner.twins import simulate
@@ -25,7 +34,7 @@ from moeplan.simulation.workload import Workload
 
 Progress = Callable[[float, str], None]
 RUNNERS_UP = 5
-BOUNDING = 0.6
+BOUNDING = 0.2
 """Share of a search's time that goes into bounds, about; tells only how far a search is."""
 
 
@@ -66,6 +75,8 @@ class _Search:
         self.request, self.hardware = request, hardware
         self.exhaustive, self.progress = exhaustive, progress
         self.cost = hourly_cost(hardware, request.cluster.nodes[0].device, request.pricing)
+        self.bounds: list[Bounds] = []
+        """What each prepared deployment could do at best, in their order."""
         self.done: dict[int, Candidate] = {}
         self.seen = self.unserved = 0
         ends = request.objective == "latency" or any(x.metric == "e2e" for x in request.limits)
@@ -79,55 +90,65 @@ class _Search:
     def run(self) -> Recommendation:
         """Build, bound, simulate, rank."""
         self.progress(0.0, "preparing")
-        self._build()
-        if not self.options:
+        built = self._build()
+        if not built:
             self._raise_nothing_fits()
-        self._simulate_all()
+        self._look_at(built)
+        self._look_at(self.feasible.add(self._with_fewer_sequences()))
+        self._look_back()
+        self.progress(1.0, "done")
         return self._answer()
 
     @property
-    def options(self) -> list[Option]:
+    def prepared(self) -> list[Prepared]:
         """Deployments that could run."""
-        return self.feasible.options
+        return self.feasible.prepared
 
-    def _build(self) -> None:
+    def _build(self) -> range:
         request, found = self.request, self.feasible
-        built = build_candidates(
-            request.architecture,
-            request.cluster,
-            request.space,
-            request.engine,
-            found.demand.in_flight,
-            found.refusals,
+        return found.add(
+            build_candidates(
+                request.architecture,
+                request.cluster,
+                request.space,
+                request.engine,
+                found.demand.in_flight,
+                found.refusals,
+            )
         )
-        found.add(self._told(list(built)))
 
-    def _told(self, built: list[Deployment]) -> Iterator[Deployment]:
-        """Deployments to bound, one by one, telling how many are done."""
-        for number, deployment in enumerate(built):
-            self.progress(BOUNDING * number / len(built), str(deployment.placement))
-            yield deployment
+    def _look_at(self, numbers: Sequence[int]) -> None:
+        """Bound these, then simulate those that matter."""
+        with Workers(self) as workers:
+            for number, found in workers.run(_Search._bound, numbers, _always):
+                self.bounds.append(found)
+                self._tell(BOUNDING * number / len(self.prepared), number)
+            self._simulate(workers, self._by_hope(numbers), self._matters)
+
+    def _bound(self, number: int) -> Bounds:
+        return self.feasible.bounds(number)
+
+    def _tell(self, share: float, number: int) -> None:
+        self.progress(share, str(self.prepared[number].deployment.placement))
 
     # Simulation
 
     def _score(self, number: int) -> Score | DoesNotFitError:
-        prepared = self.options[number].prepared
+        prepared = self.prepared[number]
         try:
             result = simulate(prepared, self.request.workload)
         except DoesNotFitError as error:
             return error
         return score_of(prepared, result, self.cost, self.hardware)
 
-    def _simulate_all(self) -> None:
-        self._simulate(self._by_hope(range(len(self.options))), self._matters)
-        smaller = self.feasible.add(self._with_fewer_sequences())
-        self._simulate(self._by_hope(smaller), self._matters)
-        if not self._meeting():
-            nearest = sorted(self._left(), key=self._least_excess)
-            self._simulate(nearest, self._may_be_nearest)
-        elif self.request.runners_up:
-            self._simulate(self._for_comparison(), lambda _number: True)
-        self.progress(1.0, "done")
+    def _look_back(self) -> None:
+        """Simulate what nothing asked for yet: the nearest misses, or runners-up."""
+        with Workers(self) as workers:
+            if not self._meeting():
+                nearest = sorted(self._left(), key=self._least_excess)
+                self._simulate(workers, nearest, self._may_be_nearest)
+            elif self.request.runners_up:
+                self._simulate(workers, self._for_comparison(), _always)
 
     def _by_hope(self, numbers: Iterable[int]) -> list[int]:
         return sorted(numbers, key=self._expected, reverse=True)
@@ -145,32 +166,33 @@ class _Search:
                     candidate.prepared.deployment, self.feasible.demand.in_flight
                 )
 
-    def _simulate(self, numbers: Iterable[int], wanted: Callable[[int], bool]) -> None:
+    def _simulate(
+        self, workers: Workers[_Search], numbers: Iterable[int], wanted: Callable[[int], bool]
+    ) -> None:
         """Simulate those that are wanted in the light of what is done, in this order."""
-        with Workers(self._score) as workers:
-            for number, score in workers.run(numbers, wanted):
-                self.seen += 1
-                self._take(number, score)
+        for number, score in workers.run(_Search._score, numbers, wanted):
+            self.seen += 1
+            self._take(number, score)
 
     def _take(self, number: int, score: Score | DoesNotFitError | None) -> None:
-        text = str(self.options[number].prepared.deployment.placement)
-        done = min(self.seen / len(self.options), 1.0)
-        self.progress(BOUNDING + (1 - BOUNDING) * done, text)
+        done = min(self.seen / len(self.prepared), 1.0)
+        self._tell(BOUNDING + (1 - BOUNDING) * done, number)
         if isinstance(score, DoesNotFitError):
             self.unserved += 1
+            text = str(self.prepared[number].deployment.placement)
             self.feasible.refusals.add("a request never fits", f"{text}: {score}")
         elif score is not None:
             self.done[number] = self._candidate(number, score)
 
     def _candidate(self, number: int, score: Score) -> Candidate:
-        option, objective = self.options[number], self.request.objective
+        objective = self.request.objective
         usd = score.usd_per_million_output_tokens
         value = merit(objective, score.output_tok_s, score.latencies, usd)
         missed = missed_limits(score, self.request.limits)
-        return Candidate(option.prepared, option.bounds, score, missed, value)
+        return Candidate(self.prepared[number], self.bounds[number], score, missed, value)
 
     def _left(self) -> list[int]:
-        return [number for number in range(len(self.options)) if number not in self.done]
+        return [number for number in range(len(self.prepared)) if number not in self.done]
 
     def _meeting(self) -> list[Candidate]:
         return [candidate for candidate in self.done.values() if not candidate.missed]
@@ -179,19 +201,18 @@ class _Search:
 
     def _upper(self, number: int) -> float:
         """Most merit that a deployment can have."""
-        option = self.options[number]
-        bounds = option.bounds
+        bounds = self.bounds[number]
         usd = usd_per_million_output_tokens(self.cost, self._gpus(number), bounds.output_tok_s)
         return merit(self.request.objective, bounds.output_tok_s, bounds.latencies, usd)
 
     def _expected(self, number: int) -> float:
         """About the merit to expect: a good order finds the winner early."""
-        return self._upper(number) * _usual_share(self.options[number].prepared)
+        return self._upper(number) * usual_share(self.prepared[number])
 
     def _matters(self, number: int) -> bool:
         if self.exhaustive:
             return True
-        limits, bounds = self.request.limits, self.options[number].bounds
+        limits, bounds = self.request.limits, self.bounds[number]
         if excess(bounds.latencies, limits) > 1:
             return False
         return self._may_win(number) or not (limits or self._beaten(number, bounds))
@@ -202,9 +223,9 @@ class _Search:
         if not meeting:
             return True
         best, upper = max(c.merit for c in meeting), self._upper(number)
-        leader = _ranked(meeting)[0]
-        tie = _tie_key(self.options[number].prepared, upper)
-        ties = upper >= best * (1 - TIE) and tie >= _tie_key(leader.prepared, leader.merit)
+        leader = in_order(meeting)[0]
+        tie = tie_key(self.prepared[number], upper)
+        ties = upper >= best * (1 - TIE) and tie >= tie_key(leader.prepared, leader.merit)
         return upper > best or ties
 
     def _beaten(self, number: int, bounds: Bounds) -> bool:
@@ -212,13 +233,16 @@ class _Search:
         return beaten(self.done.values(), per_gpu, bounds.tok_s_per_user)
 
     def _gpus(self, number: int) -> int:
-        return self.options[number].prepared.deployment.placement.gpus
+        return self.prepared[number].deployment.placement.gpus
 
     def _least_excess(self, number: int) -> float:
-        return excess(self.options[number].bounds.latencies, self.request.limits)
+        return excess(self.bounds[number].latencies, self.request.limits)
+
+    def _excess(self, candidate: Candidate) -> float:
+        return excess(candidate.score.latencies, self.request.limits)
 
     def _may_be_nearest(self, number: int) -> bool:
-        best = min((_excess(c, self.request.limits) for c in self.done.values()), default=None)
+        best = min(map(self._excess, self.done.values()), default=None)
         return self.exhaustive or best is None or self._least_excess(number) < best
 
     def _for_comparison(self) -> list[int]:
@@ -227,11 +251,11 @@ class _Search:
         As many as asked for beside the winner, by what they reached or are expected to reach.
         """
         best: dict[tuple[str, str], tuple[float, int]] = {}
-        for number, option in enumerate(self.options):
+        for number, prepared in enumerate(self.prepared):
             done = self.done.get(number)
             value = done.merit if done else self._expected(number)
-            best.setdefault(family(option.prepared), (0.0, number))
-            best[family(option.prepared)] = max(best[family(option.prepared)], (value, number))
+            key = family(prepared)
+            best[key] = max(best.get(key, (0.0, number)), (value, number))
         first = sorted(best.values(), reverse=True)[: self.request.runners_up + 1]
         return [number for _, number in first if number not in self.done]
 
@@ -240,11 +264,11 @@ class _Search:
     def _answer(self) -> Recommendation:
         meeting = self._meeting()
         if not meeting:
-            self._raise_none_meets()
+            raise none_meets(self.done.values(), self.request.limits)
         return Recommendation(
             objective=self.request.objective,
             limits=self.request.limits,
-            ranked=tuple(_ranked(meeting)),
+            ranked=tuple(in_order(meeting)),
             front=pareto_front(self.done.values()),
             simulated=tuple(self.done.values()),
             counts=self._counts(),
@@ -253,11 +277,11 @@ class _Search:
     def _counts(self) -> Counts:
         found, refusals = self.feasible, self.feasible.refusals
         return Counts(
-            built=refusals.total + found.duplicates + len(self.options) - self.unserved,
+            built=refusals.total + found.duplicates + len(self.prepared) - self.unserved,
             refused=dict(refusals.counts),
             refusal_examples=dict(refusals.examples),
             duplicates=found.duplicates,
-            screened=len(self.options) - len(self.done) - self.unserved,
+            screened=len(self.prepared) - len(self.done) - self.unserved,
             simulated=len(self.done),
         )
 
@@ -267,40 +291,6 @@ class _Search:
         rules = "; ".join(self.feasible.refusals.examples.values()) or "no placement is possible"
         raise NoFeasiblePlanError(f"no deployment can be built: {rules}")
 
-    def _raise_none_meets(self) -> NoReturn:
-        limits = self.request.limits
-        wanted = " and ".join(map(str, limits))
-        if not self.done:
-            raise NoFeasiblePlanError("no deployment can serve the longest request; shorten it")
-        nearest = min(self.done.values(), key=lambda c: _excess(c, limits))
-        binding = max(limits, key=lambda limit: nearest.score.latency(limit) / limit.seconds)
-        value = nearest.score.latency(binding)
-        raise NoFeasiblePlanError(
-            f"no deployment meets {wanted}; the nearest is {nearest.label}: its "
-            f"{binding.statistic} {binding.metric.upper()} is {value * 1e3:.4g} ms against "
-            f"{binding.seconds * 1e3:g} ms, the limit that binds; relax --{binding.metric}, lower "
-            "the load or add GPUs"
-        )
 
-
-def _usual_share(prepared: Prepared) -> float:
-    """Share of its bound that a deployment usually reaches; orders the search, no more."""
-    placement = prepared.deployment.placement
-    if placement.pp > 1:
-        return 0.8
-    return 0.95 if placement.replicas & (placement.replicas - 1) == 0 else 0.8
-
-
-def _ranked(candidates: list[Candidate]) -> list[Candidate]:
-    return ranked(candidates, lambda c: c.merit, lambda c: _tie_key(c.prepared, c.merit))
-
-
-def _tie_key(prepared: Prepared, value: float) -> tuple[int, bool, float]:
-    """Among equals fewer GPUs, then the KV format that the checkpoint asks for, then more merit."""
-    deployment = prepared.deployment
-    native = prepared.engine.kv_format == deployment.checkpoint.kv_format
-    return -deployment.placement.gpus, native, value
-
-
-def _excess(candidate: Candidate, limits: tuple[Limit, ...]) -> float:
-    return excess(candidate.score.latencies, limits)
+def _always(_number: int) -> bool:
+    return True

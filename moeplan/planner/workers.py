@@ -1,7 +1,8 @@
-"""Simulates deployments one by one, in processes of their own once that pays."""
+"""Looks at deployments one by one, in processes of their own once that pays."""
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -13,30 +14,32 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, Generic, TypeVar
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 LAG = 4
 """How many items run before the result of the first is looked at. The same whatever the machine, so
 that what is skipped does not depend on it; also the most processes."""
-PATIENCE_S = 0.3
+PATIENCE_S = 0.1
 """Work that takes less in all is done before processes have started."""
 
-_work: Callable[[int], Any] | None = None
-"""What a forked process was made for."""
+_subject: Any = None
+"""What a forked process knows its items by."""
 
 
-class Workers(Generic[R]):
-    """Calls `work` on numbers of items; a context manager that ends its processes.
+class Workers(Generic[T]):
+    """Calls methods of `subject` on numbers of items; a context manager that ends its processes.
 
-    Processes are forked, so that they share the items that `work` knows by number. In a process
-    with threads that is not safe, and on one core it does not pay: then all runs here.
+    Processes are forked, so that they share the items that `subject` knows by number: all of them
+    must be there from the start. In a process with threads that is not safe, and on one core it
+    does not pay: then all runs here.
     """
 
-    def __init__(self, work: Callable[[int], R]):
-        self._work = work
+    def __init__(self, subject: T):
+        self._subject = subject
         self._spent_s = 0.0
         self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> Workers[R]:
+    def __enter__(self) -> Workers[T]:
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -44,9 +47,9 @@ class Workers(Generic[R]):
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def run(
-        self, items: Iterable[int], wanted: Callable[[int], bool]
+        self, work: Callable[[T, int], R], items: Iterable[int], wanted: Callable[[int], bool]
     ) -> Iterator[tuple[int, R | None]]:
-        """Each item with its result, or None if it was not wanted; in the order of the items.
+        """Each item with what `work` makes of it, or None if it was not wanted; in their order.
 
         `wanted` is asked when all but the `LAG` items before have been yielded.
         """
@@ -54,21 +57,21 @@ class Workers(Generic[R]):
         for item in items:
             while len(waiting) >= LAG:
                 yield self._result(*waiting.popleft())
-            waiting.append((item, self._start(item) if wanted(item) else None))
+            waiting.append((item, self._start(work, item) if wanted(item) else None))
         while waiting:
             yield self._result(*waiting.popleft())
 
     def _result(self, item: int, future: Future[R] | None) -> tuple[int, R | None]:
         return item, None if future is None else future.result()
 
-    def _start(self, item: int) -> Future[R]:
+    def _start(self, work: Callable[[T, int], R], item: int) -> Future[R]:
         if self._pool is None and self._spent_s > PATIENCE_S and _processes() > 1:
             self._pool = self._fork()
         if self._pool is not None:
-            return self._pool.submit(_call, item)
+            return self._pool.submit(_call, work, item)
         done: Future[R] = Future()
         start = time.perf_counter()
-        done.set_result(self._work(item))
+        done.set_result(work(self._subject, item))
         self._spent_s += time.perf_counter() - start
         return done
 
@@ -77,7 +80,7 @@ class Workers(Generic[R]):
             _processes(),
             mp_context=multiprocessing.get_context("fork"),
             initializer=_adopt,
-            initargs=(self._work,),
+            initargs=(self._subject,),
         )
 
 
@@ -88,11 +91,11 @@ def _processes() -> int:
     return min(len(os.sched_getaffinity(0)), LAG)
 
 
-def _adopt(work: Callable[[int], Any]) -> None:
-    global _work
-    _work = work
+def _adopt(subject: Any) -> None:
+    global _subject
+    _subject = subject
+    gc.freeze()  # what was there before the fork is not garbage: never look through it again
 
 
-def _call(item: int) -> Any:
-    assert _work is not None
-    return _work(item)
+def _call(work: Callable[[Any, int], R], item: int) -> R:
+    return work(_subject, item)

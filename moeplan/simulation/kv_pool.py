@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -69,6 +70,7 @@ class KVPool(ABC):
         self.paged = tuple(g for g in spec.groups if g.kind != "recurrent")
         self.fixed = sum(g.fixed_blocks for g in spec.groups if g.kind == "recurrent")
         self.sizes = tuple(g.block_size for g in self.paged)
+        self._groups_by_size = tuple(Counter(self.sizes).items())
         self.windowed = any(g.kind != "full" for g in self.paged)
         chunks = [_window(g) for g in self.paged if g.kind == "chunked"]
         self.cycle = math.lcm(*self.sizes, *chunks)
@@ -130,8 +132,8 @@ class KVPool(ABC):
 
     def _growth(self, cached_tokens: np.ndarray, steps: int) -> int:
         return sum(
-            int((-(-(cached_tokens + steps) // s) + (-cached_tokens // s)).sum())
-            for s in self.sizes
+            groups * int((-(-(cached_tokens + steps) // s) + (-cached_tokens // s)).sum())
+            for s, groups in self._groups_by_size
         )
 
     @abstractmethod

@@ -26,8 +26,8 @@ class Stretch:
     @property
     def counts(self) -> np.ndarray:
         """Sequences of each step."""
-        sizes = np.array([len(cohort.members) for cohort in self.cohorts])
-        return np.resize(sizes, len(self.ends_s))
+        sizes, steps = [len(cohort.members) for cohort in self.cohorts], len(self.ends_s)
+        return np.tile(sizes, -(-steps // len(sizes)))[:steps]
 
     @property
     def tokens(self) -> np.ndarray:
@@ -82,22 +82,22 @@ def _flow(
     free_s: Sequence[float],
 ) -> Stretch:
     """Steps queue at each stage in turn; plain floats, as each depends on the one before."""
-    turns = len(cohorts)
     free = list(free_s)
-    ends, starts, stage_ends = list(previous_s), [], []
-    for step, row in enumerate(seconds.tolist()):
-        time = max(ends[step], free[0])
+    ends, starts, frees = list(previous_s), [], []
+    rows = zip(*seconds.T.tolist(), strict=True)  # tuples that live for a step: nothing to collect
+    for row, before in zip(rows, ends, strict=False):  # `ends` of the same cohort's step before
+        time = before if before > free[0] else free[0]
         starts.append(time)
         for stage, duration in enumerate(row):
-            if free[stage] > time:
+            if free[stage] > time:  # a call of max takes longer
                 time = free[stage]
             free[stage] = time = time + duration
         ends.append(time)
-        stage_ends.append(tuple(free))
+        frees += free
     return Stretch(
         cohorts,
         np.array(starts),
-        np.array(ends[turns:]),
+        np.array(ends[len(cohorts) :]),
         np.array(ends[: len(starts)]),
-        np.array(stage_ends).T,
+        np.array(frees).reshape(seconds.shape).T,
     )
