@@ -20,18 +20,35 @@ VLLM_SINCE: MappingProxyType[str, tuple[int, int]] = MappingProxyType(
         "experts skip padding": (0, 33),
         "n-grams drafted beside the step": (0, 33),
         "shared experts beside the routed ones": (0, 12),
+        "second runner for some architectures": (0, 24),
+        "swizzled scales replace the loaded ones": (0, 25),
     }
 )
 """First vLLM release with a rule, found by reading the releases 0.20 to 0.33 side by side.
 
 The asynchronous pipeline is model runner V2 as the default for all architectures. Shared experts
-got their stream in pull requests 26440 and 28406 (November 2025).
+got their stream in pull requests 26440 and 28406 (November 2025). Loaded MXFP4 scales go with pull
+request 46549 (24 June 2026): 0.24 keeps them, 0.32 does not. The second runner serves a list of
+architectures in 0.24 (`config/vllm.py`); when that list began is not known.
 """
+
+SECOND_RUNNER_MODELS = frozenset(
+    {"llama", "mistral", "qwen3", "qwen2_moe", "deepseek_v2", "granitemoe"}
+)
+"""Model types of `DEFAULT_V2_MODEL_RUNNER_ARCHITECTURES` in vLLM 0.24 (`config/vllm.py`)."""
 
 
 def vllm_has(settings: EngineSettings, rule: str) -> bool:
     """Whether the engine is a vLLM that has a rule of `VLLM_SINCE`."""
     return settings.engine == "vllm" and version_key(settings.version) >= VLLM_SINCE[rule]
+
+
+def second_runner(settings: EngineSettings, model_type: str) -> bool:
+    """Whether vLLM runs a model with its second model runner by default."""
+    if vllm_has(settings, "asynchronous pipeline"):
+        return True
+    listed = vllm_has(settings, "second runner for some architectures")
+    return listed and model_type in SECOND_RUNNER_MODELS
 
 
 def version_key(version: str) -> tuple[int, ...]:

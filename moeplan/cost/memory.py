@@ -3,21 +3,18 @@
     KV pool = memory × utilisation − weights − activations − workspaces − CUDA graphs
 
 as vLLM's `gpu_worker.determine_available_memory` has it. The CUDA context and NCCL come before the
-engine's first look at free memory, so they lie in the part that utilisation leaves.
+engine's first look at free memory, so they lie in the part that utilisation leaves. Input buffers
+of the model runner are PyTorch's, but neither weights nor peak: vLLM takes them from nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moeplan.cost.activations import activation_bytes
-from moeplan.cost.cuda_graphs import GIB, graph_bytes
-from moeplan.cost.drafter import drafter_weight_bytes
 from moeplan.cost.engine import ResolvedEngine
-from moeplan.cost.engine_profile import vllm_has
+from moeplan.cost.engine_profile import second_runner, vllm_has
 from moeplan.cost.kv_groups import kv_plan
 from moeplan.cost.kv_layout import (
     KVCacheSpec,
@@ -26,43 +23,12 @@ from moeplan.cost.kv_layout import (
     kv_capacity,
     sequence_blocks,
 )
-from moeplan.cost.stages import split_layers
-from moeplan.cost.weights import stage_weight_bytes
+from moeplan.cost.stage_memory import StageMemory, stage_memories
 from moeplan.deployment import Deployment
 from moeplan.errors import DoesNotFitError
 from moeplan.hardware_specs.schema import Hardware
-from moeplan.models.architecture import Layer
 
-CONTEXT_BYTES = 0.5 * GIB
-"""CUDA context and loaded kernels (estimate)."""
-NCCL_BYTES = 0.5 * GIB
-"""Communicators and all-reduce buffers where ranks talk (estimate)."""
-WORKSPACE_BYTES = 0.5 * GIB
-"""Persistent GEMM, attention and MoE workspaces (estimate)."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageMemory:
-    """Bytes on one GPU of one pipeline stage, the KV pool left out."""
-
-    weights: dict[str, float]
-    """By component."""
-    activations: float
-    workspaces: float
-    cuda_graphs: float
-    context: float
-    """CUDA context, kernels and communicators."""
-
-    @property
-    def parts(self) -> dict[str, float]:
-        """Every part in bytes, weights summed."""
-        return {
-            "weights": sum(self.weights.values()),
-            "activations": self.activations,
-            "workspaces": self.workspaces,
-            "cuda_graphs": self.cuda_graphs,
-            "context": self.context,
-        }
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -146,7 +112,7 @@ def memory_map(deployment: Deployment, hardware: Hardware, engine: ResolvedEngin
     total = hardware.devices[deployment.device].memory.visible_gib.value * GIB
     plan = kv_plan(deployment, engine)
     inside = _parts_inside(deployment)
-    stages = _stages(deployment, hardware, engine)
+    stages = stage_memories(deployment, hardware, engine)
     requests = [_request(deployment, engine, stage, inside, total) for stage in stages]
     pools = [r - _inside(u, inside) for r, u in zip(requests, stages, strict=True)]
     tightest = min(range(len(stages)), key=lambda i: pools[i] / max(plan.bytes_per_block[i], 1))
@@ -177,35 +143,6 @@ def memory_map(deployment: Deployment, hardware: Hardware, engine: ResolvedEngin
     return found
 
 
-def _stages(
-    deployment: Deployment, hardware: Hardware, engine: ResolvedEngine
-) -> list[StageMemory]:
-    cuts = split_layers(deployment.architecture, deployment.placement.pp)
-    ranks = deployment.placement.gpus_per_replica
-    graphs = graph_bytes(engine.cuda_graph_sizes, engine.max_num_seqs)
-    stages = []
-    for index, layers in enumerate(cuts):
-        first, last = index == 0, index == len(cuts) - 1
-        stages.append(
-            StageMemory(
-                weights=_weights(deployment, hardware, layers, first=first, last=last),
-                activations=activation_bytes(deployment, engine, layers, first=first, last=last),
-                workspaces=WORKSPACE_BYTES,
-                cuda_graphs=graphs * len(layers) / len(deployment.architecture.layers),
-                context=CONTEXT_BYTES + (NCCL_BYTES if ranks > 1 else 0.0),
-            )
-        )
-    return stages
-
-
-def _weights(
-    deployment: Deployment, hardware: Hardware, layers: Sequence[Layer], *, first: bool, last: bool
-) -> dict[str, float]:
-    found = stage_weight_bytes(deployment, hardware, layers, first=first, last=last)
-    drafter = drafter_weight_bytes(deployment, hardware) if last else 0.0
-    return found | ({"drafter": drafter} if drafter else {})
-
-
 def _inside(usage: StageMemory, inside: frozenset[str]) -> float:
     return sum(size for name, size in usage.parts.items() if name in inside)
 
@@ -223,9 +160,21 @@ def _parts_inside(deployment: Deployment) -> frozenset[str]:
     if engine == "trtllm":
         return frozenset({"weights", "activations", "workspaces", "context", "cuda_graphs"})
     counted = {"weights", "activations", "workspaces"}
-    if vllm_has(deployment.engine, "graphs inside the memory budget"):
+    if _counts_graphs(deployment):
         counted.add("cuda_graphs")
     return frozenset(counted)
+
+
+def _counts_graphs(deployment: Deployment) -> bool:
+    """Whether vLLM estimates its graphs before it sizes the pool.
+
+    The second model runner did not when it began (`v1/worker/gpu/model_runner.py` of 0.24).
+    """
+    settings = deployment.engine
+    early = not vllm_has(settings, "asynchronous pipeline")
+    if early and second_runner(settings, deployment.architecture.model_type):
+        return False
+    return vllm_has(settings, "graphs inside the memory budget")
 
 
 def _request(

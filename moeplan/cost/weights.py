@@ -12,8 +12,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from moeplan.cost.formats import component_bytes_per_weight, component_formats
-from moeplan.cost.kernel_choice import expert_backends
+from moeplan.cost.formats import component_bytes_per_weight
+from moeplan.cost.mxfp4_layout import mxfp4_layout
 from moeplan.deployment import Deployment, Placement
 from moeplan.hardware_specs.schema import Hardware
 from moeplan.models.architecture import (
@@ -27,17 +27,6 @@ from moeplan.models.counting import layer_components
 
 REPLICATED = frozenset({"router", "latent_proj", "norms", "attn_small", "indexer"})
 _EXPERT_COMPONENTS = ("routed_experts", "expert_bias")
-_MXFP4_PADDING = {
-    "marlin": (256, 128),
-    "flashinfer-trtllm": (256, 128),
-    "cutlass": (128, 128),
-    "triton": (256, 64),
-}
-"""Multiples to which MXFP4 kernels round the hidden and the intermediate width.
-
-Read in vLLM's oracles; Triton's hidden width from what vLLM 0.24 loaded on an H100: 64.67 GiB of
-gpt-oss-120b and 13.58 GiB of gpt-oss-20b (validate/evidence/2026-11-27-h100).
-"""
 
 
 def stage_weight_bytes(
@@ -66,8 +55,7 @@ def stage_weight_bytes(
         sizes[component] = held * component_bytes_per_weight(
             deployment.checkpoint, component, online
         )
-    if "routed_experts" in sizes:
-        sizes["routed_experts"] *= _padding(deployment, hardware, distinct)
+    sizes |= _mxfp4_experts(deployment, hardware, distinct)
     if first and architecture.vision_params:
         vision = component_bytes_per_weight(deployment.checkpoint, "vision", online)
         sizes["vision"] = architecture.vision_params * vision / tp
@@ -96,11 +84,12 @@ def _counts(
 def _share(component: str, layers: Iterable[Layer], placement: Placement) -> float:
     """Share of a component's weights on one GPU."""
     if component in _EXPERT_COMPONENTS:
-        return _expert_share(layers, placement)
+        return expert_share(layers, placement)
     return 1.0 if component in REPLICATED else 1.0 / placement.tp
 
 
-def _expert_share(layers: Iterable[Layer], placement: Placement) -> float:
+def expert_share(layers: Iterable[Layer], placement: Placement) -> float:
+    """Share of a layer's routed experts on one GPU."""
     ranks = placement.tp * placement.dp
     experts = next(x.ffn.num_experts for x in layers if isinstance(x.ffn, MoEFFN))
     return math.ceil(experts / ranks) / experts if placement.ep else 1.0 / ranks
@@ -119,20 +108,18 @@ def _replicated(component: str, mixer: object, hidden: int, tp: int) -> float:
     return 0.0
 
 
-def _padding(deployment: Deployment, hardware: Hardware, layers: Iterable[Layer]) -> float:
-    """Growth of routed experts because MXFP4 kernels round their widths up."""
-    online = deployment.engine.online_quantization
-    formats = component_formats(deployment.checkpoint, "routed_experts", online)
-    if set(formats) != {"mxfp4"}:
-        return 1.0
-    backends = expert_backends(deployment, hardware, "mxfp4")
-    rounding = next((_MXFP4_PADDING[b] for b in backends if b in _MXFP4_PADDING), (1, 1))
-    ffn = next(x.ffn for x in layers if isinstance(x.ffn, MoEFFN))
-    placement = deployment.placement
-    cut = 1 if placement.ep else placement.tp * placement.dp
-    widths = (
-        ffn.latent_size or deployment.architecture.hidden_size,
-        ffn.moe_intermediate_size / cut,
-    )
-    grown = [math.ceil(w / m) * m / w for w, m in zip(widths, rounding, strict=True)]
-    return math.prod(grown)
+def _mxfp4_experts(
+    deployment: Deployment, hardware: Hardware, layers: Counter[Layer]
+) -> dict[str, float]:
+    """Bytes of MXFP4 experts in the layout of their kernel; nothing for other formats."""
+    sizes: Counter[str] = Counter()
+    for layer, times in layers.items():
+        if not isinstance(layer.ffn, MoEFFN):
+            continue
+        share = expert_share(layers, deployment.placement)
+        layout = mxfp4_layout(deployment, hardware, layer.ffn, share)
+        if layout is None:
+            return {}
+        sizes["routed_experts"] += layout.total * times
+        sizes["expert_bias"] += layout.biases * times
+    return {name: size for name, size in sizes.items() if size}
