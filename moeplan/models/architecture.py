@@ -66,7 +66,7 @@ class GatedDeltaNet:
     v_head_dim: int
     conv_kernel: int
     state_bytes: int = 4
-    """Bytes of one state element (FP32 in every published config)."""
+    """Bytes of one state element (FP32 where a config names it, else the model's 16-bit dtype)."""
     kind: Literal["gdn"] = "gdn"
 
 

@@ -49,12 +49,14 @@ MINIMAX_DEFAULTS = {
     "qk_norm_type": "per_layer",
     "use_qk_norm": True,
 }
-# Qwen3NextAttention always gates; the recurrent state is kept in FP32.
+# Qwen3NextAttention always gates. Its config names no dtype of the recurrent state: vLLM then keeps
+# it in the model's own (`mamba_utils.py` `gated_delta_net_state_dtype`; block of 544 tokens in the
+# log of vLLM 0.24 on H200, 2026-11-27).
 QWEN3_NEXT_DEFAULTS = {
     "attention_bias": False,
     "attn_output_gate": True,
     "mtp_use_dedicated_embeddings": False,
-    "mamba_ssm_dtype": "float32",
+    "mamba_ssm_dtype": "bfloat16",
 }
 # Qwen3_5MoeTextConfig.
 QWEN3_5_DEFAULTS = {
