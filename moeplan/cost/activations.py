@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moeplan.cost.engine import ResolvedEngine
-from moeplan.cost.engine_profile import second_runner
+from moeplan.cost.engine_profile import second_runner, vllm_has
 from moeplan.cost.moe_workspace import fused_expert_bytes, moe_workspace_bytes
 from moeplan.deployment import Deployment
 from moeplan.hardware_specs.schema import Hardware
@@ -79,7 +79,8 @@ def profile_peak(
         peaks.append(_sampler(deployment, engine))
     if first and deployment.architecture.vision_params:
         peaks.append(VISION_PROFILE_BYTES)
-    if first and engine.engine == "vllm" and not engine.enforce_eager:
+    tunes = vllm_has(deployment.engine, "kernels tuned while compiling")
+    if first and tunes and not engine.enforce_eager:
         # Compiled before the first forward pass, so that the workspace is not there yet.
         peaks.append(_compilation(deployment, hardware, engine) - workspace)
     return ProfilePeak(workspace, max(peaks))

@@ -20,6 +20,7 @@ VLLM_SINCE: MappingProxyType[str, tuple[int, int]] = MappingProxyType(
         "experts skip padding": (0, 33),
         "n-grams drafted beside the step": (0, 33),
         "shared experts beside the routed ones": (0, 12),
+        "kernels tuned while compiling": (0, 12),
         "second runner for some architectures": (0, 24),
         "swizzled scales replace the loaded ones": (0, 25),
     }
@@ -27,9 +28,11 @@ VLLM_SINCE: MappingProxyType[str, tuple[int, int]] = MappingProxyType(
 """First vLLM release with a rule, found by reading the releases 0.20 to 0.33 side by side.
 
 The asynchronous pipeline is model runner V2 as the default for all architectures. Shared experts
-got their stream in pull requests 26440 and 28406 (November 2025). Loaded MXFP4 scales go with pull
-request 46549 (24 June 2026): 0.24 keeps them, 0.32 does not. The second runner serves a list of
-architectures in 0.24 (`config/vllm.py`); when that list began is not known.
+got their stream in pull requests 26440 and 28406 (November 2025). Inductor's standalone
+compilation, which tunes kernels as it compiles, came back with PyTorch 2.9 (pull request 27460,
+October 2025). Loaded MXFP4 scales go with pull request 46549 (24 June 2026): 0.24 keeps them, 0.32
+does not. The second runner serves a list of architectures in 0.24 (`config/vllm.py`); when that
+list began is not known.
 """
 
 SECOND_RUNNER_MODELS = frozenset(

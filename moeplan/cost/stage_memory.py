@@ -84,11 +84,14 @@ def _stage(
     hopper = capability(hardware.devices[deployment.device])[0] == 9
     peak = profile_peak(deployment, hardware, engine, layers, first=first, last=last)
     talking = deployment.placement.gpus_per_replica > 1
-    kept = KERNEL_BYTES + (RANK_BYTES if talking else 0)
+    workspaces = peak.workspace + KERNEL_BYTES + (RANK_BYTES if talking else 0)
+    activations = peak.transient
+    if engine.engine != "vllm":
+        workspaces, activations = OTHER_WORKSPACE_BYTES, activations + peak.workspace
     return StageMemory(
         weights=_weights(deployment, hardware, layers, first=first, last=last),
-        activations=peak.transient,
-        workspaces=peak.workspace + (kept if engine.engine == "vllm" else OTHER_WORKSPACE_BYTES),
+        activations=activations,
+        workspaces=workspaces,
         cuda_graphs=graph_bytes(deployment, engine, layers, hopper=hopper),
         context=CONTEXT_BYTES + (NCCL_BYTES if talking else 0),
     )
