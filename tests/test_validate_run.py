@@ -217,7 +217,7 @@ def test_records_carry_the_engines_own_facts_and_the_routing_check(folder):
     assert record.engine_facts.num_gpu_blocks == 64
     assert record.engine_facts.routing.batch_tokens == 16
     assert record.engine_facts.routing.distinct_experts_mean == 7.5
-    assert "routing checked" in record.notes
+    assert "routing counted" in record.notes
 
 
 def test_routers_that_cannot_be_checked_are_reported(folder, monkeypatch):

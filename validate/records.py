@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from moeplan.records.record import (
     RoutingCheck,
     RunRecord,
 )
+from moeplan.records.served import SERVED_BY
+from moeplan.validate.archive import unpack
 from moeplan.validate.engine_log import LogFacts
-from moeplan.validate.measured import MeasuredRun
+from moeplan.validate.measured import MeasuredRun, read_store
 from moeplan.validate.predict import resolved_scenario
 from moeplan.validate.workloads import ClosedLoop, LoadPoint, Poisson
 
@@ -36,7 +39,7 @@ def to_record(run: MeasuredRun, plan_folder: Path) -> RunRecord:
     return RunRecord.model_validate(
         {
             "id": f"moeplan-validate-{run.folder.key}",
-            "source": {"title": "moeplan validate", "date": run.engine["started"][:10]},
+            "source": {"title": SERVED_BY, "date": run.engine["started"][:10]},
             "engine": {
                 "name": "vllm",
                 "version": facts.version or scenario.engine_version,
@@ -58,6 +61,38 @@ def to_record(run: MeasuredRun, plan_folder: Path) -> RunRecord:
             "notes": _notes(run),
         }
     )
+
+
+def archived_records(archive: Path, place: str) -> tuple[list[RunRecord], list[str]]:
+    """Records of the usable runs of an archive, fit to be shared, and what was not used.
+
+    `place` says where a reader finds the archive. Figures keep six digits; what only the host tells
+    (paths, ports) is left out. Plans must name catalogued models.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "runs"
+        unpack(archive, store)
+        evidence = read_store(store)
+        records = [_shared(to_record(run, store.parent), run, place) for run in evidence.runs]
+    return records, [problem.removeprefix(f"{store}/") for problem in evidence.problems]
+
+
+def _shared(record: RunRecord, run: MeasuredRun, place: str) -> RunRecord:
+    source = record.source.model_copy(update={"repo_or_site": "moeplan", "path": place})
+    facts = record.engine_facts and record.engine_facts.model_copy(update={"other": {}})
+    return record.model_copy(
+        update={
+            "id": run.folder.key,
+            "source": source,
+            "measured": {name: _short(v) for name, v in record.measured.items()},
+            "engine_facts": facts,
+        }
+    )
+
+
+def _short(value: float) -> float:
+    """Six digits; counts stay whole."""
+    return value if value.is_integer() else float(f"{value:.6g}")
 
 
 def client_protocol(load: LoadPoint, measured: dict[str, float]) -> ClientProtocol:
@@ -131,7 +166,7 @@ def record_facts(
 
 def _notes(run: MeasuredRun) -> str:
     spreads = run.metrics["output_tok_s"]
-    routing = "checked" if run.routing else "not checked"
+    routing = "counted" if run.routing else "not counted"
     weights = "real weights" if run.plan.launch.model else f"dummy weights, routing {routing}"
     return (
         f"{spreads.repeats} repeats, throughput ±{spreads.half_range:.1%}; {weights}; "

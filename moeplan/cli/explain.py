@@ -9,6 +9,7 @@ from pydantic import Field
 
 from moeplan.cli import render
 from moeplan.cli.describe import assumptions, show_assumptions
+from moeplan.cli.near import show_near, step_near_data
 from moeplan.cli.options import CalibrationFile, JsonFlag, with_options
 from moeplan.cli.session import prepare_scenario, read_hardware
 from moeplan.errors import InputError
@@ -58,7 +59,9 @@ def explain(
 
     Each operator's bytes, FLOPs and seconds, the limit that binds, its kernel family and source.
     """
-    render.emit(explain_answer(scenario, step, read_hardware(calibration)), as_json, _show)
+    data = explain_answer(scenario, step, read_hardware(calibration))
+    data["measured_runs"] = step_near_data(data["deployment"], step.batch)
+    render.emit(data, as_json, _show)
 
 
 def explain_answer(scenario: Scenario, step: StepOptions, hardware: Hardware) -> dict[str, Any]:
@@ -163,6 +166,7 @@ def _show(data: dict[str, Any]) -> None:
     )
     _show_coverage(data["expert_coverage"], step["tokens"])
     _show_changes(data.get("changes", []), total.value)
+    show_near(data["measured_runs"])
     render.print_trust([total])
 
 

@@ -10,6 +10,7 @@ import typer
 from pydantic import Field
 
 from moeplan.cli import render
+from moeplan.cli.near import near_data
 from moeplan.cli.options import CalibrationFile, JsonFlag, with_options
 from moeplan.cli.price import PriceOptions
 from moeplan.cli.progress import progress_bar
@@ -75,6 +76,7 @@ def recommend(
     with progress_bar("searching") as bar:
         hardware = read_hardware(calibration)
         data = recommend_answer(machine, traffic, plan, engine, hardware, bar)
+    data["measured_runs"] = near_data(data["winner"]["deployment"], [data["workload"]])
     render.emit(data, as_json, show_recommendation)
     if plot is not None:
         save_pareto(data, plot)

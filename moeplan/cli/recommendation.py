@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from moeplan.cli import render
 from moeplan.cli.describe import assumptions, show_assumptions
+from moeplan.cli.near import show_near
 from moeplan.cli.simulate import INTERVAL, STATISTICS, latency_cells, latency_estimates
 from moeplan.estimate import Estimate
 
@@ -160,6 +161,7 @@ def show_recommendation(data: dict[str, Any]) -> None:
     if not data["limits"]:
         _show_rows("Pareto front: tok/s a GPU against tok/s a user", data["front"], why=False)
     _show_counts(data["counts"])
+    show_near(data["measured_runs"])
     render.print_line("Start it with", bold=True)
     for command in winner["commands"]:
         print(command)

@@ -33,6 +33,14 @@ Published = Annotated[
         help="Score the published runs that ship with moeplan, and hold them to their limits.",
     ),
 ]
+Served = Annotated[
+    bool,
+    typer.Option(
+        "--served",
+        help="Score the runs that moeplan's own validator served; apart from all others, as tables "
+        "and calibrations rest on some of them.",
+    ),
+]
 Intervals = Annotated[
     bool,
     typer.Option(
@@ -58,6 +66,7 @@ Rows = Annotated[
 def score(
     files: RecordFiles = None,
     published: Published = False,
+    served: Served = False,
     by: By = "hardware,architecture",
     rows: Rows = False,
     intervals: Intervals = False,
@@ -75,16 +84,19 @@ def score(
     paths = files or []
     if intervals:
         _show_coverage()
-        if not paths and not published:
+        if not paths and not published and not served:
             return
-    _check(paths, published, json_out)
+    _check(paths, published, served, json_out)
     dimensions = [word.strip() for word in by.split(",") if word.strip()]
     make_report([], dimensions)  # refuses an unknown dimension before the work
-    hardware, found = read_hardware(calibration), read_many(paths)
+    hardware = read_hardware(calibration)
+    found = _served() if served else read_many(paths)
     for problem in found.problems:
         print(f"skipped: {problem}", file=sys.stderr)
     tables = _published(hardware) if published else None
-    scores = [*_scores(found, paths, hardware), *(tables.scores if tables else ())]
+    scores = [*_scores(found, hardware), *(tables.scores if tables else ())]
+    if not scores:
+        raise InputError(f"no record in {', '.join(map(str, paths))}; nothing to score")
     name = str(calibration) if calibration else None
     report = make_report(scores, dimensions, found.problems, name)
     if json_out is not None:
@@ -110,18 +122,27 @@ def _show_coverage() -> None:
     )
 
 
-def _check(paths: Sequence[Path], published: bool, json_out: Path | None) -> None:
-    if not paths and not published:
-        raise InputError("no records to score; name a JSON Lines file or add --published")
+def _check(paths: Sequence[Path], published: bool, served: bool, json_out: Path | None) -> None:
+    if served and (paths or published):
+        raise InputError("--served stands alone: its runs are not independent of the constants")
+    if not paths and not published and not served:
+        raise InputError(
+            "no records to score; name a JSON Lines file or add --published or --served"
+        )
     if json_out is not None and not json_out.parent.is_dir():
         raise InputError(f"json {str(json_out)!r}: no folder {str(json_out.parent)!r}; make it")
 
 
-def _scores(found: RecordFile, paths: Sequence[Path], hardware: Hardware) -> list[RecordScore]:
+def _served() -> RecordFile:
+    from moeplan.records.reader import RecordFile
+    from moeplan.records.served import served_records
+
+    return RecordFile(list(served_records()), [])
+
+
+def _scores(found: RecordFile, hardware: Hardware) -> list[RecordScore]:
     from moeplan.records.score import score as score_records
 
-    if paths and not found.records:
-        raise InputError(f"no record in {', '.join(map(str, paths))}; nothing to score")
     with progress_bar("scoring") as bar:
         return score_records(found.records, hardware, jobs=_cores(), progress=bar)
 

@@ -12,6 +12,7 @@ import typer
 
 from moeplan.cli import render
 from moeplan.cli.describe import assumptions, show_assumptions
+from moeplan.cli.near import near_data, show_near
 from moeplan.cli.options import CalibrationFile, JsonFlag, with_options
 from moeplan.cli.progress import progress_bar
 from moeplan.cli.session import prepare_scenario, read_hardware
@@ -78,6 +79,8 @@ def simulate(
         data = answer(scenario, traffic, read_hardware(calibration), bar)
     if timeline is not None:
         _save_timeline(data.pop("timeline"), timeline)
+    traffics = [point["workload"] for point in data["points"]]
+    data["measured_runs"] = near_data(data["deployment"], traffics)
     render.emit(data, as_json, _show)
     if plot is not None:
         save_load_curve(data, plot)
@@ -213,6 +216,7 @@ def _show(data: dict[str, Any]) -> None:
         _show_point(points[0])
     else:
         _show_sweep(points)
+    show_near(data["measured_runs"])
     render.print_trust([point["output_tok_s"] for point in points])
 
 

@@ -12,18 +12,25 @@ from moeplan.records.rules import NotCovered, Rules
 from moeplan.records.setup_workload import workload_of
 
 
-def same_deployment(record: RunRecord, deployment: dict[str, Any]) -> bool:
-    """Whether a record has this model, weights, GPU and placement, and no drafts.
+def same_model(record: RunRecord, deployment: dict[str, Any]) -> bool:
+    """Whether a record has this model, weights and GPU, on engines of one kind and no drafts.
 
     `deployment` is that of `moeplan simulate --json`.
     """
-    spread, placement = record.parallelism, deployment["placement"]
     return (
         record.architecture == deployment["model"]
         and record.weight_format == deployment["checkpoint"]["name"]
         and record.hardware == deployment["device"]
         and record.speculative is None
-        and spread.disagg is None
+        and record.parallelism.disagg is None
+    )
+
+
+def same_deployment(record: RunRecord, deployment: dict[str, Any]) -> bool:
+    """`same_model`, and the same placement."""
+    spread, placement = record.parallelism, deployment["placement"]
+    return (
+        same_model(record, deployment)
         and ((spread.ep or 1) > 1) == placement["ep"]
         and all(
             (getattr(spread, name) or 1) == placement[name] for name in ("tp", "pp", "replicas")

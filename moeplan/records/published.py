@@ -106,19 +106,28 @@ class PublishedReport:
 
 def published_files() -> list[Traversable]:
     """The files with the rows that ship with moeplan, one a source."""
-    folder = resources.files("moeplan.records").joinpath("published")
+    return _files(resources.files("moeplan.records").joinpath("published"))
+
+
+def _files(folder: Traversable) -> list[Traversable]:
     files = (file for file in folder.iterdir() if file.name.endswith(".jsonl"))
     return sorted(files, key=lambda file: file.name)
 
 
 def published_records() -> list[RunRecord]:
-    """The rows that ship with moeplan; a malformed one would be a packaging fault."""
+    """The rows of other people's runs that ship with moeplan."""
+    folder = resources.files("moeplan.records").joinpath("published")
+    return [with_facts(record) for record in shipped_rows(folder)]
+
+
+def shipped_rows(folder: Traversable) -> list[RunRecord]:
+    """Records of a folder in the package; a malformed one would be a packaging fault."""
     records: list[RunRecord] = []
-    for file in published_files():
-        found = read_lines(file.read_bytes().splitlines(), f"published/{file.name}")
+    for file in _files(folder):
+        found = read_lines(file.read_bytes().splitlines(), f"{folder.name}/{file.name}")
         if found.problems:
             raise ValueError(f"damaged installation: {found.problems[0]}")
-        records += [with_facts(record) for record in found.records]
+        records += found.records
     return records
 
 

@@ -47,8 +47,12 @@ def read_lines(lines: Iterable[bytes], name: str) -> RecordFile:
 def write_records(path: str | Path, records: Iterable[RunRecord]) -> None:
     """Append records to a JSON Lines file, leaving out what is not said."""
     with open(path, "a", encoding="utf-8") as stream:
-        for record in records:
-            stream.write(record.model_dump_json(exclude_none=True, exclude_defaults=True) + "\n")
+        stream.writelines(map(record_line, records))
+
+
+def record_line(record: RunRecord) -> str:
+    """A record as a line of such a file, without what is not said."""
+    return record.model_dump_json(exclude_none=True, exclude_defaults=True) + "\n"
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -12,13 +12,13 @@ from plotly.subplots import make_subplots
 from moeplan.cli.simulate import load_axis
 from moeplan.planner.crossover import crossovers
 from moeplan.planner.slo import Limit, parse_limit
+from moeplan.records.near import Near
 from moeplan.scenario import Scenario
 from moeplan.ui import charts, forms, frame, measured_points, state
 from moeplan.ui.answers import answer
 from moeplan.ui.commands import command_line
 from moeplan.ui.figures import MS, escaped, trust, value
 from moeplan.ui.groups import Group, group_inputs, join, split
-from moeplan.ui.measured_points import Measured
 from moeplan.ui.state import Inputs, picked
 from moeplan.ui.tables import table
 from moeplan.ui.widgets import text as text_input
@@ -157,7 +157,7 @@ def _plot(
     axis: str,
     loads: list[float],
     limits: list[Limit],
-    measured: list[Measured],
+    measured: list[Near],
     crossings: list[dict[str, Any]],
 ) -> go.Figure:
     made = make_subplots(

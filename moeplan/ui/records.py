@@ -1,4 +1,4 @@
-"""Measured runs: those that ship, and those that this session imported."""
+"""Measured runs: published, served by moeplan's validator, and imported in this session."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import streamlit as st
 
 from moeplan.records.published import published_records
 from moeplan.records.record import RunRecord
+from moeplan.records.served import served_records
 
 
 @st.cache_resource(show_spinner=False)
@@ -23,8 +24,8 @@ def own_records() -> list[RunRecord]:
 
 
 def all_records() -> list[RunRecord]:
-    """Published runs, then the user's own."""
-    return [*shipped_records(), *own_records()]
+    """Published runs, those that moeplan's validator served, then the user's own."""
+    return [*shipped_records(), *served_records(), *own_records()]
 
 
 def digest(records: Iterable[RunRecord]) -> str:
