@@ -13,6 +13,7 @@ import typer
 
 from moeplan import __version__
 from moeplan.cli import render
+from moeplan.cli.near import SERVED
 from moeplan.cli.options import CalibrationFile
 from moeplan.cli.progress import progress_bar
 from moeplan.cli.session import read_hardware
@@ -102,6 +103,8 @@ def score(
     if json_out is not None:
         _write(json_out, report, tables)
     _show(report, tables, rows=rows)
+    if served:
+        render.print_line(f"Runs of moeplan validate: {SERVED}.")
     if tables and tables.faults and calibration is None:
         raise MoeplanError(f"published runs: {'; '.join(tables.faults)}")
 
