@@ -27,10 +27,9 @@ FIELD_SPREAD: dict[str, float] = {
     "step_us": 1.2,
     "step_us_per_sequence": 1.2,
     "exposed_us_per_sequence": 0.5,
-    "count": 0.2,
 }
-"""The same for fields that differ by the host more than by what a grade says, and for counts of
-launches, which the engine fixes. An assumption too: hosts of like GPUs differ twofold."""
+"""The same for fields that differ by the host more than by what a grade says. An assumption too:
+hosts of like GPUs differ twofold."""
 
 FITTABLE = (
     "floor_us",

@@ -72,6 +72,7 @@ def _parts(op: object, known: Container[str]) -> Iterator[str]:
             own = f"experts-{op.table.family}"
             yield own if own in known else "experts"
         case RecurrentOperator():
-            yield "recurrent"
+            own = f"recurrent-{op.table.family}"
+            yield own if own in known else "recurrent"
         case AllReduceOperator():
             yield "all-reduce"
