@@ -25,12 +25,7 @@ class BlockList:
         self.names: list[Name | None] = [None] * num_blocks
         self.users = [0] * num_blocks
         self.found: dict[Name, list[int]] = {}
-        """Blocks by name; several can hold the same content, the first is used."""
-
-    def find(self, name: Name) -> int | None:
-        """A block of that name."""
-        blocks = self.found.get(name)
-        return blocks[0] if blocks else None
+        """Blocks by name, one at least; several can hold the same content, the first is used."""
 
     def register(self, block: int, name: Name) -> None:
         """Give a block a name by which it can be found."""

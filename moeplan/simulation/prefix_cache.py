@@ -73,10 +73,6 @@ class PrefixCachePool(KVPool):
         """Key of a block that only this request can find again: below 0, unlike shared ones."""
         return -(request.index + 1 << 40) - block
 
-    def _key(self, request: Request, size: int, block: int) -> int:
-        keys = self._shared_keys(request, size)
-        return keys[block] if block < len(keys) else self._own_key(request, block)
-
     def _findable(self, request: Request, size: int, limit: int) -> int:
         """Leading blocks, of those that end within `limit` tokens, that may have been named."""
         blocks = limit // size
@@ -125,13 +121,15 @@ class PrefixCachePool(KVPool):
     def _window_hit(self, g: int, group: KVGroup, request: Request, blocks: int) -> list[int]:
         """The rightmost run of named blocks that covers a window, or the run from the start."""
         needed = _window_blocks(group)
+        named, keys = self._list.found, self._shared_keys(request, group.block_size)
+        shared, own = len(keys), self._own_key(request, 0)
         found, run = [0] * blocks, 0
         for block in range(blocks - 1, -1, -1):
-            match = self._list.find((g, self._key(request, group.block_size, block)))
+            match = named.get((g, keys[block] if block < shared else own - block))
             if match is None:
                 run = 0
                 continue
-            found[block] = match
+            found[block] = match[0]
             run += 1
             if run >= needed:
                 return found[: block + run]
@@ -221,25 +219,24 @@ class PrefixCachePool(KVPool):
     def _name_range(self, g: int, request: Request, start: int, end: int) -> None:
         group, names, blocks = self.paged[g], self._list.names, request.blocks[g]
         keys = self._shared_keys(request, group.block_size)
-        sparse = group.kind == "sliding"
-        for position in range(start, end):
+        for position in self._kept_places(group, request, start, end):
             block = blocks[position]
             if names[block] is not None or not block:
-                continue
-            if sparse and not self._keeps(group, request, position):
                 continue
             if position < len(keys):
                 self._list.register(block, (g, keys[position]))
             else:
                 names[block] = OWN
 
-    def _keeps(self, group: KVGroup, request: Request, position: int) -> bool:
-        """Whether a block lies in a window from which a sliding group's prefix may go on."""
+    def _kept_places(self, group: KVGroup, request: Request, start: int, end: int) -> Sequence[int]:
+        """Positions to name: of a sliding group those of windows from which a prefix may go on."""
+        if group.kind != "sliding":
+            return range(start, end)
+        kept: set[int] = set()
         for boundary in (request.prompt - 1, request.junction):
-            end = boundary // self.spec.block_size * self.spec.block_size // group.block_size
-            if end - _window_blocks(group) <= position < end:
-                return True
-        return False
+            stop = boundary // self.spec.block_size * self.spec.block_size // group.block_size
+            kept.update(range(max(start, stop - _window_blocks(group)), min(end, stop)))
+        return sorted(kept)
 
     def release(self, request: Request, *, again: bool) -> None:
         """See `KVPool.release`."""
