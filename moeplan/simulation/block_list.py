@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from itertools import islice
 
 Name = tuple[int, int]
 """KV group, and identity of the content up to the block's end."""
@@ -20,8 +21,11 @@ class BlockList:
     """Blocks 1 to `num_blocks` - 1; 0 stands for "none"."""
 
     def __init__(self, num_blocks: int):
-        self.free = OrderedDict.fromkeys(range(1, num_blocks))
-        """Blocks without users, the next to be handed out first."""
+        self.free = num_blocks - 1
+        """Blocks without users: those without names, the untouched, then the named."""
+        self._nameless: list[int] = []  # the last is handed out first
+        self._untouched = iter(range(1, num_blocks))
+        self._named: OrderedDict[int, None] = OrderedDict()
         self.names: list[Name | None] = [None] * num_blocks
         self.users = [0] * num_blocks
         self.found: dict[Name, list[int]] = {}
@@ -34,17 +38,19 @@ class BlockList:
 
     def take(self, count: int) -> list[int]:
         """Hand out free blocks; they lose their names."""
-        names, users, pop = self.names, self.users, self.free.popitem
-        taken = []
-        for _ in range(count):
-            block = pop(last=False)[0]
-            name = names[block]
-            if name is not None:
-                names[block] = None
-                if name is not OWN:
-                    self._forget(block, name)
-            users[block] = 1
+        names, users, nameless = self.names, self.users, self._nameless
+        count = max(count, 0)
+        self.free -= count
+        taken = [nameless.pop() for _ in range(min(count, len(nameless)))]
+        taken += islice(self._untouched, count - len(taken))
+        for _ in range(count - len(taken)):
+            block = self._named.popitem(last=False)[0]
+            name, names[block] = names[block], None
+            if name is not OWN:
+                self._forget(block, name)
             taken.append(block)
+        for block in taken:
+            users[block] = 1
         return taken
 
     def _forget(self, block: int, name: Name) -> None:
@@ -57,12 +63,13 @@ class BlockList:
         """One more user for each block."""
         for block in blocks:
             if not self.users[block]:
-                del self.free[block]
+                del self._named[block]
+                self.free -= 1
             self.users[block] += 1
 
     def give(self, blocks: Iterable[int]) -> None:
         """One user less for each block; those without any become free in this order."""
-        users, names, free = self.users, self.names, self.free
+        users, names, named = self.users, self.names, self._named
         nameless = []
         for block in blocks:
             left = users[block] = users[block] - 1
@@ -71,7 +78,6 @@ class BlockList:
             if names[block] is None:
                 nameless.append(block)
             else:
-                free[block] = None
-        for block in reversed(nameless):
-            free[block] = None
-            free.move_to_end(block, last=False)
+                named[block] = None
+            self.free += 1
+        self._nameless += reversed(nameless)

@@ -38,7 +38,7 @@ class PrefixCachePool(KVPool):
     @property
     def free(self) -> int:  # type: ignore[override]
         """Blocks that nobody holds, those with reusable content included."""
-        return len(self._list.free)
+        return self._list.free
 
     def _group_event(self, group: KVGroup, cached_tokens: int) -> bool:
         fills = (cached_tokens + 1 - self.lag) % group.block_size == 0
@@ -186,7 +186,7 @@ class PrefixCachePool(KVPool):
             if missing > 0:
                 need += missing
         if need:
-            if need > len(self._list.free):
+            if need > self._list.free:
                 return False
             self._grow(request, total)
         self._name(request, known)
