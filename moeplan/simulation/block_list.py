@@ -30,11 +30,14 @@ class BlockList:
         self.users = [0] * num_blocks
         self.found: dict[Name, list[int]] = {}
         """Blocks by name, one at least; several can hold the same content, the first is used."""
+        self.changes = 0
+        """How often that has changed."""
 
     def register(self, block: int, name: Name) -> None:
         """Give a block a name by which it can be found."""
         self.names[block] = name
         self.found.setdefault(name, []).append(block)
+        self.changes += 1
 
     def take(self, count: int) -> list[int]:
         """Hand out free blocks; they lose their names."""
@@ -56,6 +59,7 @@ class BlockList:
     def _forget(self, block: int, name: Name) -> None:
         twins = self.found[name]
         twins.remove(block)
+        self.changes += 1
         if not twins:
             del self.found[name]
 

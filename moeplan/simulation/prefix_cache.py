@@ -34,6 +34,8 @@ class PrefixCachePool(KVPool):
         self._list = BlockList(spec.num_blocks)
         self._links: dict[tuple[int, ...], int] = {}
         self._chains: dict[tuple[tuple[int, ...], int, int], list[int]] = {}
+        self._last_asked: tuple[Request, int, int] | None = None
+        self._last_hit = NO_HIT
 
     @property
     def free(self) -> int:  # type: ignore[override]
@@ -84,6 +86,12 @@ class PrefixCachePool(KVPool):
         """See `KVPool.lookup`; groups shorten each other's hit until all agree."""
         if self.fixed or not self._list.found:
             return NO_HIT
+        asked = (request, request.target, self._list.changes)
+        if self._last_asked != asked:  # a blocked request asks at every step
+            self._last_asked, self._last_hit = asked, self._common_hit(request)
+        return self._last_hit
+
+    def _common_hit(self, request: Request) -> PrefixHit:
         limit = request.target - 1
         hits: list[list[int]] = [[] for _ in self.paged]
         longest = 0
@@ -194,8 +202,10 @@ class PrefixCachePool(KVPool):
 
     def _drop_passed(self, request: Request, done: int) -> None:
         for group, blocks in zip(self.paged, request.blocks, strict=False):
-            passed = []
             last = min(skipped_tokens(group, done) // group.block_size, len(blocks))
+            if not last or not blocks[last - 1]:
+                continue
+            passed = []
             for position in range(last - 1, -1, -1):
                 if not blocks[position]:
                     break
