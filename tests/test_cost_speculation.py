@@ -71,6 +71,15 @@ def test_operators_add_up_to_the_step(model, options, method, chunks):
         assert used > 0.8 * total
 
 
+def test_an_idle_start_hides_no_host_time_and_drafts_all_the_same():
+    prepared = drafting("qwen3.5-122b-a10b", "mtp", device="h200", tp=2)
+    batch = decode(prepared, 8)
+    host = prepared.engine.host
+    hidden = (host.step_us + 8 * host.step_us_per_sequence) * 1e-6
+    busy, idle = prepared.timer.step_seconds(batch), prepared.timer.idle_seconds(batch)
+    assert idle - busy == pytest.approx(hidden)
+
+
 def test_n_grams_cost_their_verification_only():
     ngram = replace(speculation("mtp", 2, None), method="ngram")
     asked = deployment("qwen3.5-122b-a10b", device="h200", tp=2, speculation=ngram)

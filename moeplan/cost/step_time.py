@@ -94,6 +94,7 @@ class StepTimeModel:
         """Seconds of a step that starts in an idle engine, whose host time nothing overlaps."""
         sequences = len(batch.decode_contexts) + len(batch.prefill_chunks)
         gpu = sum(stage.seconds(batch) for stage in self._stages)
+        gpu += self._drafts.seconds(batch) if self._drafts else 0.0
         return gpu + self._host_seconds(sequences)
 
     def decode_seconds(self, contexts: np.ndarray, steps: int) -> np.ndarray:
