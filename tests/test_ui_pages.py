@@ -142,6 +142,25 @@ def test_load_curve_tells_of_measured_runs_and_offers_their_traffic():
     assert "7 measured runs with this traffic" in said
 
 
+def test_load_curve_says_which_runs_are_no_independent_test():
+    curve = "model:gpt-oss-20b,device:h100_sxm,gpus:1"
+    test = opened("load_curve", curves=curve, concurrency="1,8", input="1024", output="128")
+    said = next(c.value for c in test.caption if "measured runs" in c.value)
+    assert "by moeplan validate, no independent test" in said
+
+
+def test_evidence_shows_served_runs_apart(monkeypatch):
+    from moeplan.records.served import served_records
+    from moeplan.ui import evidence
+
+    few = served_records()[:3]
+    monkeypatch.setattr(evidence, "served_records", lambda: few)
+    test = opened("evidence", runs="served")
+    assert metrics(test)["Records in all"] == "3"
+    assert any("test nothing independently" in c.value for c in test.caption)
+    assert any("moeplan score --served" in code.value for code in test.code)
+
+
 def test_a_deployment_can_be_added_and_removed():
     words = {"curves": "model:qwen3-30b-a3b,device:h100_sxm", "concurrency": "1,2", "input": "64",
              "output": "8"}  # fmt: skip
