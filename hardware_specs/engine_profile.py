@@ -33,8 +33,10 @@ class HostOverhead(Provenance):
     launch_us: NonNegative
     """One plain kernel launch through PyTorch outside a CUDA graph."""
     request_us: NonNegative = 0.0
-    """What the API server spends on one request before it turns to the next: of a burst the first
-    comes to the engine alone."""
+    """One turn of a request in an event loop, of the client or the API server: what others of a
+    burst wait for. Each takes three (moeplan/simulation/front_end.py)."""
+    prompt_token_us: NonNegative = 0.0
+    """What a prompt takes outside of the engine's steps for each of its tokens."""
 
 
 class HostOverride(Provenance):

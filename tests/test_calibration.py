@@ -13,8 +13,10 @@ from moeplan.calibration import (
     save_calibration,
 )
 from moeplan.calibration.file import calibration_of
+from moeplan.calibration.front_end import FrontEndFit
 from moeplan.calibration.observations import group_steps
 from moeplan.calibration.parameters import prepared, relevant_parameters
+from moeplan.calibration.summary import FittedParameter
 from moeplan.cost.batch import StepBatch
 from moeplan.errors import InputError, RecordError, UnknownNameError
 from moeplan.hardware_specs import load_hardware
@@ -23,6 +25,15 @@ from moeplan.scenario import Scenario, build_deployment
 HARDWARE = load_hardware()
 DEPLOYMENT = build_deployment(Scenario(model="qwen3-30b-a3b", device="h100_sxm"), HARDWARE)
 MOE = "kernels/h100_sxm/moe/triton-bf16/bandwidth_tb_per_s"
+TURN, TOKEN = (f"engines/vllm-0.33/host/{name}" for name in ("request_us", "prompt_token_us"))
+HOST = FrontEndFit(
+    tuple(
+        FittedParameter(address=address, prior=1.0, prior_spread=1.0, prior_source="fit: x",
+                        value=2.0, spread=0.1, determined=address == TURN)
+        for address in (TURN, TOKEN)
+    ),
+    ((0.01,),),
+)  # fmt: skip
 DECODES = [
     StepBatch([context] * batch, (), batch)
     for batch in (1, 2, 4, 8, 16, 32, 64, 128)
@@ -135,12 +146,13 @@ def test_steps_without_a_duration_are_left_out():
 
 def test_a_calibration_survives_its_file(recovered, tmp_path):
     path = tmp_path / "h100.calibration.json"
-    written = calibration_of(recovered, setups=["a"], sources=["run"], front_end={MOE: 2.0})
+    written = calibration_of(recovered, setups=["a"], sources=["run"], front_end=HOST)
     save_calibration(path, written)
     read = load_calibration(path)
     assert read == written
     assert read.sha256 == json.loads(path.read_text())["sha256"]
-    assert read.overrides[MOE] == 2.0
+    assert read.overrides[TURN] == 2.0
+    assert TOKEN not in read.overrides
     HARDWARE.with_overrides(read.overrides)
 
 

@@ -20,6 +20,7 @@ from moeplan.simulation import (
     scheduler_base,
 )
 from moeplan.simulation import scheduler as scheduler_module
+from moeplan.simulation.front_end import FrontEndCosts
 from moeplan.simulation.kv_pool import CountingPool
 from moeplan.simulation.prefix_cache import PrefixCachePool
 
@@ -51,6 +52,13 @@ class CurvedTimer:
     def _decode(self, contexts: np.ndarray) -> np.ndarray:
         read = 1.3e-5 * contexts.sum(1) + 2.1e-5 * np.minimum(contexts, 20).sum(1)
         return np.cbrt(3e-3**3 + read**3) + 1.7e-5 * contexts.shape[1]
+
+
+FRONT_ENDS = (
+    FrontEndCosts(),
+    FrontEndCosts(fixed_s=0.0011),
+    FrontEndCosts(fixed_s=0.0041, turn_s=0.00053, prompt_token_s=1.9e-5, streamed_token_s=1.7e-4),
+)
 
 
 @st.composite
@@ -98,7 +106,7 @@ def replica_specs(draw: st.DrawFn, caching: bool | None = None) -> ReplicaSpec:
     groups = GROUPS[draw(st.sampled_from(sorted(GROUPS)))]
     early = draw(st.booleans())
     kv = KVCacheSpec(0, BLOCK, groups, budget * (1 + (asynchronous and not early)), early)
-    return ReplicaSpec(CurvedTimer(), kv, scheduling, draw(st.sampled_from([0.0, 0.0011])))
+    return ReplicaSpec(CurvedTimer(), kv, scheduling, draw(st.sampled_from(FRONT_ENDS)))
 
 
 def assert_same(a: SimulationResult, b: SimulationResult) -> None:

@@ -13,9 +13,11 @@ from moeplan.cost.predictor import prepare
 from moeplan.hardware_specs import load_hardware
 from moeplan.scenario import Scenario, build_deployment
 from moeplan.simulation import ReplicaSpec, SchedulerSettings, Workload, run
+from moeplan.simulation.front_end import FrontEndCosts
 
 LIMITS = SchedulerSettings(max_num_batched_tokens=1000, max_num_seqs=64, async_scheduling=True)
 GPU, LAUNCH, DECODE = 3.0, 2.0, 1.0
+HALF_MS = FrontEndCosts(turn_s=0.0005)
 
 
 class Timer:
@@ -76,17 +78,21 @@ def test_of_a_burst_the_first_comes_alone():
     """Half a millisecond between requests: the engine has begun before the others are there."""
     together = played(spec(Timer(), launches_block=True), 4, tokens=200)
     assert [step for step in together.steps.prefill_tokens if step] == [800]
-    apart = played(spec(Timer(), launches_block=True, request_seconds=0.0005), 4, tokens=200)
+    apart = played(spec(Timer(), launches_block=True, front_end=HALF_MS), 4, tokens=200)
     assert [step for step in apart.steps.prefill_tokens if step] == [200, 600]
 
 
 def test_a_sequence_of_requests_is_admitted_one_by_one():
-    found = played(spec(Timer(), request_seconds=0.1, front_end_seconds=1.0), 3)
-    assert min(found.first_token_s) == pytest.approx(1.0 + GPU)
+    costs = FrontEndCosts(fixed_s=1.0, turn_s=0.1)
+    found = played(spec(Timer(), front_end=costs), 3)
+    assert min(found.first_token_s) == pytest.approx(0.2 + 1.0 + GPU)
+    assert sorted(found.sent_s) == pytest.approx([0.0, 0.1, 0.2])
 
 
 def test_every_token_comes_and_none_before_its_prompt():
-    found = played(spec(Timer(), launches_block=True, request_seconds=0.01), 12, 300, 5)
+    found = played(
+        spec(Timer(), launches_block=True, front_end=FrontEndCosts(turn_s=0.01)), 12, 300, 5
+    )
     assert (found.finish_s >= found.first_token_s + 4 * 0.999 * min(DECODE, GPU)).all()
     assert found.token_counts.sum() == 12 * 5
 

@@ -14,6 +14,7 @@ from moeplan.cost.kv_layout import KVCacheSpec, KVGroup
 from moeplan.errors import DoesNotFitError, InputError, UnknownNameError
 from moeplan.simulation import ReplicaSpec, SchedulerSettings, SimulationResult, Workload, run
 from moeplan.simulation import metrics as m
+from moeplan.simulation.front_end import FrontEndCosts
 
 SYNC = SchedulerSettings(max_num_batched_tokens=100, max_num_seqs=64, async_scheduling=False)
 ASYNC = replace(SYNC, async_scheduling=True)
@@ -132,7 +133,7 @@ def test_an_arrival_during_a_step_misses_the_next_one_with_async() -> None:
 
 
 def test_the_front_end_comes_before_the_queue() -> None:
-    result = simulate(closed(num_prompts=2), engine(front_end_seconds=0.25))
+    result = simulate(closed(num_prompts=2), engine(front_end=FrontEndCosts(fixed_s=0.25)))
     np.testing.assert_allclose(result.ttft_s, 1.25)
     np.testing.assert_allclose(result.sent_s, [0.0, 2.25])
 

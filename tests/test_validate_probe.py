@@ -2,6 +2,8 @@
 
 import json
 from array import array
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from moeplan.errors import RecordError
 from moeplan.simulation.requests import Request, RequestSpec
 from moeplan.simulation.scheduler import Scheduler
 from moeplan.simulation.step_plan import SchedulerSettings
-from moeplan.validate.calibrate import core_first_token_s
+from moeplan.validate.front_end import front_end_data
 from moeplan.validate.probe import read_probe, trace_from_bytes
 from moeplan.validate.schedule import compare_schedule, requests_of
+from moeplan.validate.workloads import ClosedLoop
 
 SETTINGS = SchedulerSettings(32, 4, enable_prefix_caching=True, async_scheduling=False)
 KV = KVCacheSpec(12, 16, (KVGroup("full", 16),), 32)
@@ -149,9 +152,45 @@ def test_two_engines_in_one_folder_are_refused(folder):
         read_probe(folder)
 
 
-def test_first_tokens_are_timed_in_the_core(folder):
+def measured(trace, concurrency):
+    """A run whose client had each token 0.2 ms after the core, and began all requests at 0."""
+    told = {request.number: [] for request in trace.requests}
+    for step in range(len(trace)):
+        for number, _, computed in trace.rows(step):
+            if computed >= trace.requests[number].prompt_tokens:
+                told[number].append(trace.result_ns[step] * 1e-9 + 2e-4)
+    result = {
+        "start_times": [0.0] * len(told),
+        "ttfts": [times[0] for times in told.values()],
+        "itls": [np.diff(times).tolist() for times in told.values()],
+        "input_lens": [request.prompt_tokens for request in trace.requests],
+    }
+    load = ClosedLoop(concurrency=concurrency, input_tokens=40, output_tokens=20, num_prompts=4)
+    return SimpleNamespace(
+        key="r", run=SimpleNamespace(load=load), repeats=[{"result": result}], traces=[trace]
+    )
+
+
+def test_a_burst_is_what_the_idle_core_took_in_and_when(folder):
     trace = read_probe(folder)
-    times = core_first_token_s(trace)
-    assert set(times) == {0, 1, 2, 3}
-    assert times[0] == pytest.approx((1000 + 2 * STEP_NS - 200 - 500) * 1e-9)
-    assert times[3] > times[0]
+    (burst,) = front_end_data([measured(trace, 4)], 0.0).bursts
+    assert burst.taken_s == pytest.approx([5.00e-7, 5.01e-7, 5.02e-7, 5.03e-7])
+    assert burst.absent_s == burst.taken_s
+    assert burst.prompt_tokens == 40
+
+
+def test_who_comes_while_the_core_is_busy_came_between_two_looks(folder):
+    trace = read_probe(folder)
+    late = [(n, s + 3 * (n == 3), t + 3 * STEP_NS * (n == 3)) for n, s, t in trace.arrivals]
+    (burst,) = front_end_data([measured(replace(trace, arrivals=late), 4)], 0.0).bursts
+    assert burst.absent_s[3] == pytest.approx(trace.begin_ns[2] * 1e-9)
+    assert burst.absent_s[3] < burst.taken_s[3]
+
+
+def test_ways_back_are_those_from_the_core_to_the_client(folder):
+    data = front_end_data([measured(read_probe(folder), 1)], 1e-3)
+    assert len(data.bursts) == 4
+    assert data.beside_s == pytest.approx(1e-3 + 2e-4)
+    together = front_end_data([measured(read_probe(folder), 2)], 0.0).ways_back
+    assert [way.tokens for way in together] == [2]
+    assert together[0].seconds == pytest.approx(2e-4)

@@ -10,12 +10,14 @@ import numpy as np
 
 from moeplan.calibration.file import Calibration, calibration_of
 from moeplan.calibration.fit import fit_steps
+from moeplan.calibration.front_end import FrontEndFit, fit_front_end
 from moeplan.calibration.observations import Dataset, StepObservation, group_steps
 from moeplan.cost.batch import StepBatch
 from moeplan.cost.used_tables import used_tables
 from moeplan.errors import InputError
 from moeplan.estimate import COVERED
 from moeplan.hardware_specs.schema import Hardware
+from moeplan.validate.front_end import front_end_data
 from moeplan.validate.measured import MeasuredRun
 from moeplan.validate.plan import Plan
 from moeplan.validate.predict import (
@@ -25,14 +27,13 @@ from moeplan.validate.predict import (
     resolved_scenario,
 )
 from moeplan.validate.probe import StepTrace
-from moeplan.validate.workloads import ClosedLoop
 
 Placed = tuple[MeasuredRun, Path]
 """A run, and the folder that its plan's model and traces are relative to."""
 
 
 def calibrate(runs: Sequence[Placed], hardware: Hardware) -> Calibration:
-    """Fit step times, then the time to first token that lies outside of steps.
+    """Fit step times, then what requests spend outside of the core.
 
     Raises `InputError` where no run has recorded steps.
     """
@@ -52,7 +53,7 @@ def calibrate(runs: Sequence[Placed], hardware: Hardware) -> Calibration:
         setups=sorted(by_setup),
         sources=sorted(run.folder.key for run, _ in fitted),
         front_end=front_end,
-        served=_served_errors(runs, calibrated.with_overrides(front_end)),
+        served=_served_errors(runs, calibrated.with_overrides(front_end.overrides)),
     )
 
 
@@ -101,32 +102,14 @@ def _timed_alone(trace: StepTrace, batches: Sequence[StepBatch]) -> np.ndarray:
     return ~follows & (~prompts | trace.idle_before())
 
 
-def _front_end(runs: Sequence[Placed], hardware: Hardware) -> dict[str, float]:
-    """Median time to first token outside of the engine's steps, as the host's `ttft_us`.
-
-    Of runs with one request at a time: others wait outside the core for a step to be launched,
-    which is the queue's time. The host's own time in an idle engine is part of it: the simulation
-    overlaps it with steps that are not there.
-    """
-    outside: list[float] = []
-    for run, folder in runs:
-        if isinstance(run.run.load, ClosedLoop) and run.run.load.concurrency == 1:
-            idle_s = prepared_of(run.plan, folder, hardware).engine.host.step_us * 1e-6
-            outside += [seconds + idle_s for seconds in time_outside_core(run)]
-    if not outside:
-        return {}
+def _front_end(runs: Sequence[Placed], hardware: Hardware) -> FrontEndFit:
+    """Constants of the host outside of the core, of the deployment of the first run."""
+    if not runs:
+        return FrontEndFit()
     first, folder = runs[0]
-    used = {id(table) for table in used_tables(prepared_of(first.plan, folder, hardware))}
-    known = hardware.parameters()
-    address = next(
-        a for a, (_, table) in reversed(known.items()) if id(table) in used and _is_ttft(a)
-    )
-    return {address: float(np.median(outside)) * 1e6}
-
-
-def _is_ttft(address: str) -> bool:
-    """Of the two tables that may state it, the host's override comes after the engine's own."""
-    return address.endswith("/ttft_us")
+    prepared = prepared_of(first.plan, folder, hardware)
+    data = front_end_data([run for run, _ in runs], prepared.engine.host.step_us * 1e-6)
+    return fit_front_end(hardware, used_tables(prepared), data)
 
 
 SERVED = {"tpot": "tpot_ms_mean", "ttft": "ttft_ms_mean", "throughput": "output_tok_s"}
@@ -160,32 +143,3 @@ def conformal(errors: Sequence[float], share: float = COVERED) -> float:
     """
     rank = math.ceil((len(errors) + 1) * share)
     return sorted(errors)[min(rank, len(errors)) - 1]
-
-
-def time_outside_core(run: MeasuredRun) -> list[float]:
-    """Client's time to first token minus the core's, in seconds, one value a request.
-
-    What HTTP, tokenising, the hop to the engine core and the streamed answer take. Requests of the
-    client and of the core meet by the benchmark's index in the request's id.
-    """
-    found: list[float] = []
-    for repeat, trace in zip(run.repeats, run.traces, strict=False):
-        ttfts = repeat["result"].get("ttfts", [])
-        for number, core in core_first_token_s(trace).items():
-            index = trace.requests[number].bench_index
-            if index is not None and index < len(ttfts) and ttfts[index] > core:
-                found.append(ttfts[index] - core)
-    return found
-
-
-def core_first_token_s(trace: StepTrace) -> dict[int, float]:
-    """Seconds from a request's arrival in the core to the result with its first token."""
-    arrived = {number: time for number, _, time in reversed(trace.arrivals)}
-    first: dict[int, float] = {}
-    for step in range(len(trace)):
-        result = int(trace.result_ns[step])
-        for number, _, computed in trace.rows(step):
-            done = computed >= trace.requests[number].prompt_tokens
-            if done and result and number not in first and number in arrived:
-                first[number] = (result - arrived[number]) * 1e-9
-    return first

@@ -17,6 +17,7 @@ from moeplan.version import __version__
 
 if TYPE_CHECKING:
     from moeplan.calibration.fit import Fit
+    from moeplan.calibration.front_end import FrontEndFit
 
 
 class Calibration(BaseModel):
@@ -39,8 +40,12 @@ class Calibration(BaseModel):
     after: Summary
     held_out_before: Summary
     held_out_after: Summary
+    host: list[FittedParameter] = []
+    """What requests spend outside of the engine core, fitted to arrivals and client times."""
+    host_covariance: list[list[float]] = []
+    """Of log(value), determined ones of `host` only, in order."""
     front_end: dict[str, float] = {}
-    """Parameters set from a median instead of the fit, by address (TTFT constant)."""
+    """The same in older files: a TTFT constant set from a median, by address."""
     errors: dict[str, float]
     """|ln(predicted / measured)| that 80 % stay below after the fit: of decode steps ("step"), of
     steps with a prompt ("prompt") and, where runs were served, of their "tpot", "ttft" and
@@ -49,7 +54,7 @@ class Calibration(BaseModel):
     @property
     def overrides(self) -> dict[str, float]:
         """Values by address, for `Hardware.with_overrides`; undetermined ones are not in it."""
-        fitted = {p.address: p.value for p in self.parameters if p.determined}
+        fitted = {p.address: p.value for p in (*self.parameters, *self.host) if p.determined}
         return fitted | self.front_end
 
     def applied_to(self, hardware: Hardware) -> Hardware:
@@ -75,7 +80,7 @@ def calibration_of(
     *,
     setups: list[str],
     sources: list[str],
-    front_end: dict[str, float] | None = None,
+    front_end: FrontEndFit | None = None,
     served: dict[str, float] | None = None,
 ) -> Calibration:
     """A fit as it is stored; `served` are the errors of served runs by family of metric."""
@@ -90,7 +95,8 @@ def calibration_of(
         after=fit.after,
         held_out_before=fit.held_out_before,
         held_out_after=fit.held_out_after,
-        front_end=front_end or {},
+        host=list(front_end.parameters) if front_end else [],
+        host_covariance=[list(row) for row in front_end.covariance] if front_end else [],
         errors=fit.errors | (served or {}),
     )
 
@@ -124,4 +130,8 @@ def load_calibration(path: Path) -> Calibration:
 
 
 def _canonical(calibration: Calibration) -> bytes:
-    return json.dumps(calibration.model_dump(mode="json"), sort_keys=True).encode()
+    content = calibration.model_dump(mode="json")
+    for name in ("host", "host_covariance"):  # older files know nothing of these
+        if not content[name]:
+            del content[name]
+    return json.dumps(content, sort_keys=True).encode()

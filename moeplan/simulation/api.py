@@ -9,6 +9,7 @@ from moeplan.cost.predictor import Prepared, prepare
 from moeplan.deployment import Deployment
 from moeplan.hardware_specs import Hardware, load_hardware
 from moeplan.simulation.engine import run
+from moeplan.simulation.front_end import FrontEndCosts
 from moeplan.simulation.replica import ReplicaSpec
 from moeplan.simulation.result import SimulationResult
 from moeplan.simulation.scheduler import SchedulerSettings
@@ -75,8 +76,12 @@ def predict_prepared(
         timer=prepared.timer,
         kv=prepared.kv,
         settings=scheduler_settings(prepared),
-        front_end_seconds=host.ttft_us * 1e-6,
-        request_seconds=host.request_us * 1e-6,
+        front_end=FrontEndCosts(
+            fixed_s=host.ttft_us * 1e-6,
+            turn_s=host.request_us * 1e-6,
+            prompt_token_s=host.prompt_token_us * 1e-6,
+            streamed_token_s=host.stream_us_per_token * 1e-6,
+        ),
         launch=prepared.timer.launched_seconds if overlaps else None,
         launches_block=placement.tp == 1,
     )

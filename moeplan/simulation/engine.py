@@ -10,6 +10,7 @@ from simpy import AllOf, Environment, Event
 
 from moeplan.errors import DoesNotFitError, InputError
 from moeplan.simulation.client import start_client
+from moeplan.simulation.front_end import FrontEnd
 from moeplan.simulation.kv_pool import CountingPool
 from moeplan.simulation.recorder import StepLog
 from moeplan.simulation.replica import BlocksMatterError, Replica, ReplicaSpec
@@ -89,9 +90,6 @@ class _Run:
         self._progress = progress
         self._ended = 0
         self._route = make_router(router, workload.seed)
-        self._front_end_s = [replica.front_end_seconds for replica in replicas]
-        self._request_s = [replica.request_seconds for replica in replicas]
-        self._admitted_s = [-math.inf] * len(replicas)
         self._in_flight = [0] * len(replicas)
         self._replicas = [
             Replica(
@@ -104,6 +102,10 @@ class _Run:
                 log_steps=record_steps,
             )
             for number, (spec, know) in enumerate(zip(replicas, know_blocks, strict=True))
+        ]
+        self._front_ends = [
+            FrontEnd(self._env, spec.front_end, replica.submit, replica.streaming)
+            for spec, replica in zip(replicas, self._replicas, strict=True)
         ]
 
     def result(self) -> SimulationResult:
@@ -121,21 +123,16 @@ class _Run:
         return start_s
 
     def _send(self, request: Request) -> Event:
-        env = self._env
         number = self._route(self._in_flight)
-        replica = self._replicas[number]
         self._in_flight[number] += 1
         request.replica = number
-        request.sent_s = env.now
-        request.done = env.event()
-        earliest = self._admitted_s[number] + self._request_s[number]
-        admitted = self._admitted_s[number] = max(env.now + self._front_end_s[number], earliest)
-        arrival = env.timeout(admitted - env.now)
-        arrival.callbacks.append(lambda _event: replica.submit(request))
+        request.done = self._env.event()
+        self._front_ends[number].send(request)
         return request.done
 
     def _finished(self, request: Request) -> None:
         self._in_flight[request.replica] -= 1
+        self._front_ends[request.replica].end()
         assert request.done is not None
         request.done.succeed()
         if request.index < len(self._requests):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from simpy import Environment, Event, Interrupt
@@ -19,6 +19,7 @@ from simpy import Environment, Event, Interrupt
 from moeplan.cost.batch import StepBatch, StepTimer
 from moeplan.cost.kv_layout import KVCacheSpec
 from moeplan.errors import DoesNotFitError
+from moeplan.simulation.front_end import FrontEndCosts
 from moeplan.simulation.pipelined import make_scheduler
 from moeplan.simulation.recorder import Recorder
 from moeplan.simulation.requests import Request
@@ -41,10 +42,8 @@ class ReplicaSpec:
     timer: StepTimer
     kv: KVCacheSpec
     settings: SchedulerSettings
-    front_end_seconds: float = 0.0
-    """From the client's send until the engine core has the request, and back: HTTP, tokens."""
-    request_seconds: float = 0.0
-    """What the front end spends on one request before it turns to the next."""
+    front_end: FrontEndCosts = field(default_factory=FrontEndCosts)
+    """What requests spend between the client and the engine core."""
     launch: Launch | None = None
     """Times of steps that the host launches kernel by kernel while earlier ones run; None where a
     step's time says all."""
@@ -57,6 +56,12 @@ class ReplicaSpec:
         """Whether its cache can find anything; recurrent state is not kept (a simplification)."""
         recurrent = any(group.kind == "recurrent" for group in self.kv.groups)
         return self.settings.enable_prefix_caching and not recurrent
+
+
+def _streamed(step: tuple[StepPlan, float, float]) -> tuple[int, float, float]:
+    """Tokens that a step gives out, its start and end."""
+    plan, start, end = step
+    return plan.decoded_tokens + len(plan.ending), start, end
 
 
 class BlocksMatterError(Exception):
@@ -93,7 +98,9 @@ class Replica:
         self._in_flight: deque[tuple[StepPlan, float, float]] = deque()
         self._inbox: deque[tuple[float, Request]] = deque()
         self._idle: Event | None = None
-        self._stretching = False
+        self._last_step = (0, 0.0, -math.inf)
+        self._interruptible = False
+        self._stretch_under_way: Stretch | None = None
         self._reach = 1 << 30  # steps priced at once; falls where arrivals cut stretches short
         self._process = env.process(self._run())
 
@@ -103,9 +110,24 @@ class Replica:
         if self._idle is not None:
             self._idle.succeed()
             self._idle = None
-        elif self._stretching:
-            self._stretching = False
+        elif self._interruptible:
+            self._interruptible = False
             self._process.interrupt()
+
+    def streaming(self) -> float:
+        """Tokens a second of the step under way; 0 where nothing decodes.
+
+        One that ends now still is, whichever SimPy happens to process first.
+        """
+        since = self._env.now - _INSTANT
+        for tokens, start, end in (self._last_step, *map(_streamed, self._in_flight)):
+            if end >= since:
+                return float(tokens / (end - start))
+        stretch = self._stretch_under_way
+        if stretch is None:
+            return 0.0
+        step = min(int(np.searchsorted(stretch.ends_s, since)), len(stretch.ends_s) - 1)
+        return float(stretch.tokens[step] / (stretch.ends_s[step] - stretch.starts_s[step]))
 
     def _run(self) -> Iterator[Event]:
         env = self._env
@@ -122,9 +144,10 @@ class Replica:
                     yield self._idle
                 self._take_in(env.now)
                 continue
-            plan, start, end = self._in_flight.popleft()
+            plan, start, end = self._in_flight[0]
             if end > env.now:
                 yield env.timeout(end - env.now)
+            self._in_flight.popleft()
             self._complete(plan, start, end, max(end, env.now))  # later if the host was busy
 
     def _take_in(self, until_s: float) -> None:
@@ -182,6 +205,7 @@ class Replica:
     def _complete(self, plan: StepPlan, start: float, end: float, told_s: float) -> None:
         self.scheduler.complete(plan)
         self.recorder.step(plan, start, end, told_s)
+        self._last_step = _streamed((plan, start, end))
         for request in plan.last:
             request.finish_s = told_s
             self._finished(request)
@@ -215,7 +239,9 @@ class Replica:
             previous[0] = max(previous[0], self._env.now)
         stretch = price(self._timer, cohorts, steps, previous, self._stage_free_s)
         open_ends = [end for _, _, end in self._in_flight]
+        self._stretch_under_way = stretch
         done = yield from self._sleep(np.concatenate((open_ends, stretch.ends_s))[:steps])
+        self._stretch_under_way = None
         self._complete_stretch(stretch, done)
 
     def _complete_stretch(self, stretch: Stretch, done: int) -> None:
@@ -235,6 +261,9 @@ class Replica:
             stretch.before_s[:completed],
             stretch.tokens[:completed],
         )
+        if completed:
+            last = completed - 1
+            self._last_step = (int(stretch.tokens[last]), float(starts[last]), float(ends[last]))
         turns = len(stretch.cohorts)
         for step in range(max(0, completed - turns), completed):
             for request in stretch.cohorts[step % turns].members:
@@ -249,7 +278,7 @@ class Replica:
         """Wait for the last of these times, or the first after an arrival; how many passed."""
         env = self._env
         done = len(ends)
-        self._stretching = True
+        self._interruptible = True
         try:
             yield env.timeout(ends[-1] - env.now)
             self._reach = max(self._reach, 4 * done)
@@ -258,5 +287,5 @@ class Replica:
             self._reach = 4 * done + 8
             if ends[done - 1] > env.now:
                 yield env.timeout(ends[done - 1] - env.now)
-        self._stretching = False
+        self._interruptible = False
         return done

@@ -52,7 +52,11 @@ def _in_use() -> None:
         "spread": lambda row: row["spread"],
         "source of the shipped one": lambda row: row["prior_source"],
     }
-    table("Calibration", [p.model_dump() for p in found.parameters if p.determined], columns)
+    table(
+        "Calibration",
+        [p.model_dump() for p in (*found.parameters, *found.host) if p.determined],
+        columns,
+    )
 
 
 def _fit() -> None:
