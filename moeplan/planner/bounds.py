@@ -36,6 +36,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from moeplan.cost.batch import StepBatch
 from moeplan.cost.least_time import LeastQuery, LeastTimes
 from moeplan.cost.predictor import Prepared
 from moeplan.planner.chunks import chunk_steps
@@ -117,23 +118,41 @@ class _Bounder:
         e2e = _statistics(e2e_s)
         if whole_loops:
             e2e["mean"] = max(e2e["mean"], self._closed_loop_e2e_s())
-        gap = self._gap_s * _SLACK
         return Bounds(
             output_tok_s=float(demand.outputs.sum()) / (seconds * _SLACK),
             latencies={
                 "ttft": self._ttft(),
                 "e2e": e2e,
                 "tpot": self._tpot(steps),
-                "itl": dict.fromkeys(STATISTICS, gap),
+                "itl": self._itl(),
             },
         )
 
     def _tpot(self, steps: np.ndarray) -> dict[str, float]:
-        if self.prepared.engine.speculation is None:
+        if self.prepared.engine.speculation is None and not self._late_s:
             return dict.fromkeys(STATISTICS, self._gap_s * _SLACK)
         later = self.demand.outputs - 1
-        found = _statistics(steps * self._gap_s / np.where(later > 0, later, np.nan))
+        between = np.maximum(steps * self._gap_s - self._late_s, 0.0)
+        found = _statistics(between / np.where(later > 0, later, np.nan))
         return {name: value if value == value else 0.0 for name, value in found.items()}
+
+    def _itl(self) -> dict[str, float]:
+        """A token that is told late shortens the time to the next: only the mean has a bound."""
+        gap = self._gap_s * _SLACK
+        if not self._late_s:
+            return dict.fromkeys(STATISTICS, gap)
+        gaps = max(float((self.demand.outputs - 1).sum()), 1.0)
+        mean = max(gap - self._late_s * len(self.demand) / gaps, 0.0)
+        return dict.fromkeys(STATISTICS, 0.0) | {"mean": mean}
+
+    @cached_property
+    def _late_s(self) -> float:
+        """Most time for which a core that launches leaves a token that a step has sampled."""
+        placement, engine = self.prepared.deployment.placement, self.prepared.engine
+        if placement.tp > 1 or self.piped or not engine.async_scheduling:
+            return 0.0
+        timer, budget = self.prepared.timer, engine.max_num_batched_tokens
+        return max(timer.launched_seconds(StepBatch((), ((n, 0),), 1))[1] for n in (1, budget))
 
     def _least_steps(self, tokens: np.ndarray) -> np.ndarray:
         """Least steps that decode so many tokens of a request.
