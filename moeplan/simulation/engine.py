@@ -132,7 +132,8 @@ class _Run:
 
     def _finished(self, request: Request) -> None:
         self._in_flight[request.replica] -= 1
-        self._front_ends[request.replica].end()
+        if self._replicas[request.replica].scheduler.unfinished:
+            self._front_ends[request.replica].end()
         assert request.done is not None
         request.done.succeed()
         if request.index < len(self._requests):

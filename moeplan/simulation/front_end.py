@@ -8,8 +8,8 @@ for is done for all of them before any goes a step further. So of requests that 
 - the others are read one after the other (a turn each), as are those that come meanwhile, and only
   then tokenised and handed to the core, one by one (a turn each, and the tokeniser's time).
 
-Answers that end are closed before that (a turn each), and streamed tokens take their share of the
-server's time, so that all else takes longer.
+Answers that end while others go on are closed before that (a turn each), and streamed tokens take
+their share of the server's time, so that all else takes longer.
 
 Found in the arrivals that served runs of vLLM 0.24 recorded (validate/evidence/2026-11-27-served):
 of 128 short prompts the first reached the core after 52 to 82 ms, the second after 120 to 225 ms,
@@ -107,7 +107,10 @@ class FrontEnd:
             self._env.timeout(0.0).callbacks.append(self._begin)
 
     def end(self) -> None:
-        """A request has got its last token now: its answer is closed, a turn of the server."""
+        """A request has got its last token now: its answer is closed, a turn of the server.
+
+        Where nothing is left in the engine that is part of the way back, and not to be told.
+        """
         if self._costs.turn_s:
             self._to_end += 1
             self._wake()
