@@ -82,8 +82,9 @@ def test_records_that_agree_change_nothing():
 
 
 def test_a_lone_long_prompt_is_a_prefill_step_and_a_short_one_is_not():
-    steps = client_steps([record(1, (8192, 64)), record(1, (64, 64))], HARDWARE)
-    assert batches(steps) == {(1, 0), (0, 8192)}
+    long = record(1, (16384, 64), settings={"max_num_batched_tokens": 16384})
+    steps = client_steps([long, record(1, (64, 64))], HARDWARE)
+    assert batches(steps) == {(1, 0), (0, 16384)}
 
 
 def test_a_prompt_beyond_the_token_budget_is_no_single_step():
