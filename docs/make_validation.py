@@ -1,7 +1,8 @@
 """Refresh the tables of docs/validation.md; `--check` exits with 1 if one is out of date.
 
-Unpacks the served evidence and puts what `moeplan validate compare` prints, first with the
-calibration and then without, into the page's blocks; a block is known by its first line.
+Unpacks the served evidence and puts what `moeplan validate compare` prints, first with its
+calibration and then without, into the page's blocks, campaign after campaign; a block is known by
+its first line.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from moeplan.validate.archive import unpack
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "validation.md"
-ARCHIVE = ROOT / "validate" / "evidence" / "2026-11-27-served" / "runs.tar.xz"
-CALIBRATION = ROOT / "hardware_specs" / "calibrations" / "h100_sxm-vllm-0.24.calibration.json"
+CAMPAIGNS = {
+    "2026-11-27-served": "h100_sxm-vllm-0.24.calibration.json",
+    "2026-11-27-h200": "h200-vllm-0.24.calibration.json",
+}
+"""Folder of the evidence, and the calibration that its fitted runs made; as the page has them."""
 _BLOCK = re.compile(r"```\n(?P<title>\S[^\n]*)\n.*?```", re.DOTALL)
 
 
@@ -47,20 +51,32 @@ def refreshed(page: str, tables: list[str]) -> str:
     return _BLOCK.sub(replace, page)
 
 
+def campaign_tables(evidence: str, calibration: str) -> list[str]:
+    """Tables of one campaign in the order of the page."""
+    file = ROOT / "hardware_specs" / "calibrations" / calibration
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "runs"
+        unpack(ROOT / "validate" / "evidence" / evidence / "runs.tar.xz", store)
+        calibrated = printed_tables(store, "--calibration", str(file))
+        shipped = printed_tables(store)
+    served = [t for t in calibrated if t.startswith("measured, and")]
+    others = [t for t in calibrated if t not in served]
+    return [*others, *sorted(served, key=_fitted), shipped[-1]]
+
+
+def _fitted(table: str) -> bool:
+    """Whether a table of served runs holds the fitted ones, which follow the held-out ones."""
+    return " fit run " in table
+
+
 def main() -> int:
     """Write or check the page; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / "runs"
-        unpack(ARCHIVE, store)
-        calibrated = printed_tables(store, "--calibration", str(CALIBRATION))
-        shipped = printed_tables(store)
-    served = [t for t in calibrated if t.startswith("measured, and")]
-    others = [t for t in calibrated if t not in served]
+    tables = [table for item in CAMPAIGNS.items() for table in campaign_tables(*item)]
     old = PAGE.read_text()
-    new = refreshed(old, [*others, *reversed(served), shipped[-1]])
+    new = refreshed(old, tables)
     if given.check and new != old:
         print(f"{PAGE.name} is out of date: run docs/make_validation.py")
         return 1

@@ -109,7 +109,7 @@ def _show_steps(engines: Sequence[EngineSummary]) -> None:
         for e in engines
         for k in e.kinds
     ]  # fmt: skip
-    title = "step times, experts as counted: median error and bias, constants shipped, calibrated"
+    title = "step times, experts as counted: median error and bias, shipped, calibrated"
     render.print_table(head, rows, title)
 
 
