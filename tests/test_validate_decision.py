@@ -1,6 +1,8 @@
 """Planning for a decision: what tells no choices apart is not measured, nor what is clear."""
 
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,9 +16,11 @@ from moeplan.validate.decision import Decision, chance_of_wrong
 from moeplan.validate.experiment import ExperimentOptions, plan_of
 from moeplan.validate.information import Design
 from moeplan.validate.planning import candidates, choose_runs
+from moeplan.validate.predict import hardware_of
 from moeplan.validate.workloads import ClosedLoop
 
 HARDWARE = load_hardware()
+CALIBRATIONS = Path(__file__).parents[1] / "hardware_specs" / "calibrations"
 SCENARIO = Scenario(model="gpt-oss-20b", device="h100_sxm")
 MARLIN = SCENARIO.model_copy(update={"kernel": "marlin"})
 TARGET = ClosedLoop(concurrency=16, input_tokens=1024, output_tokens=256, num_prompts=160)
@@ -109,6 +113,23 @@ def test_a_plan_answers_the_question_asked(tmp_path):
     assert "which deployment has the better tpot" in plan.runs[-1].why
     limit = plan_of(SCENARIO, options(metric="tpot", limit=7.5), path, held_out=True)
     assert "whether tpot is at most 7.5 ms" in limit.runs[-1].why
+
+
+def test_a_plan_and_its_calibration_may_travel_together(tmp_path):
+    shipped = CALIBRATIONS / "h100_sxm-vllm-0.24.calibration.json"
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        (folder / "plans").mkdir(parents=True)
+        shutil.copy(shipped, folder / "host.json")
+    given = options(calibration=here / "host.json")
+    plan = plan_of(SCENARIO, given, here / "plans" / "plan.toml", held_out=True)
+    assert plan.calibration.path == "../host.json"
+    assert hardware_of(plan, there / "plans") == hardware_of(plan, here / "plans")
+    (there / "host.json").rename(there / "plans" / "host.json")
+    assert hardware_of(plan, there / "plans") == hardware_of(plan, here / "plans")
+    (there / "plans" / "host.json").unlink()
+    with pytest.raises(InputError, match="not there, nor beside the plan"):
+        hardware_of(plan, there / "plans")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import numpy as np
 
 from moeplan.errors import MoeplanError
 from moeplan.validate.measured import MeasuredRun, Spread
-from moeplan.validate.predict import prepared_of
+from moeplan.validate.predict import hardware_of, own_hardware, prepared_of
 from moeplan.validate.probe import StepTrace
 from moeplan.validate.schedule import ScheduleComparison, compare_schedule, requests_of
 from moeplan.validate.workloads import TimedTrace
@@ -99,11 +99,7 @@ def compare(run: MeasuredRun, plan_folder: Path, hardware: Hardware | None = Non
     are looked up relative to `plan_folder`.
     """
     notes: list[str] = []
-    prepared = None
-    try:
-        prepared = prepared_of(run.plan, plan_folder, hardware, run.sigma)
-    except MoeplanError as error:
-        notes.append(f"steps cannot be priced here: {error}")
+    prepared = _prepared(run, plan_folder, hardware, notes)
     notes += _doubts_about_routing(run)
     replay, errors, attribution = None, [], None
     if prepared is None or not run.traces:
@@ -124,6 +120,22 @@ def compare(run: MeasuredRun, plan_folder: Path, hardware: Hardware | None = Non
         attribution=attribution,
         notes=notes,
     )
+
+
+def _prepared(
+    run: MeasuredRun, folder: Path, hardware: Hardware | None, notes: list[str]
+) -> Prepared | None:
+    """The run's deployment, without the plan's calibration where that is not at hand."""
+    try:
+        try:
+            hardware = hardware or hardware_of(run.plan, folder)
+        except MoeplanError as error:
+            hardware = own_hardware(run.plan, folder)
+            notes.append(f"steps are priced without a calibration: {error}")
+        return prepared_of(run.plan, folder, hardware, run.sigma)
+    except MoeplanError as error:
+        notes.append(f"steps cannot be priced here: {error}")
+        return None
 
 
 def _doubts_about_routing(run: MeasuredRun) -> list[str]:

@@ -13,9 +13,11 @@ from moeplan.validate.plan import Memory, Plan, Predicted
 from moeplan.validate.workloads import LoadPoint, to_workload
 
 if TYPE_CHECKING:
+    from moeplan.calibration import Calibration
     from moeplan.cost.predictor import Prepared
     from moeplan.hardware_specs import Hardware
     from moeplan.simulation.result import SimulationResult
+    from moeplan.validate.plan import Calibration as NamedCalibration
 
 GIB = 2**30
 
@@ -49,20 +51,33 @@ def prepare_deployment(
 
 
 def hardware_of(plan: Plan, folder: Path) -> Hardware:
-    """Hardware data of the plan's own folder if it names one, with its calibration applied."""
-    from moeplan.calibration import load_calibration
-    from moeplan.hardware_specs import load_hardware
+    """Hardware data of the plan's own folder if it names one, with its calibration applied.
 
-    hardware = load_hardware(folder / plan.hardware_dir if plan.hardware_dir else None)
+    Raises `InputError` where the calibration is not where the plan says, nor beside the plan.
+    """
+    hardware = own_hardware(plan, folder)
     if plan.calibration is None:
         return hardware
-    calibration = load_calibration(folder / plan.calibration.path)
-    if calibration.sha256 != plan.calibration.sha256:
-        raise InputError(
-            f"{plan.calibration.path} is not the calibration that the plan was written with; "
-            "plan anew"
-        )
-    return calibration.applied_to(hardware)
+    return _calibration_of(plan.calibration, folder).applied_to(hardware)
+
+
+def own_hardware(plan: Plan, folder: Path) -> Hardware:
+    """Hardware data of the plan's own folder if it names one, without a calibration."""
+    from moeplan.hardware_specs import load_hardware
+
+    return load_hardware(folder / plan.hardware_dir if plan.hardware_dir else None)
+
+
+def _calibration_of(named: NamedCalibration, folder: Path) -> Calibration:
+    from moeplan.calibration import load_calibration
+
+    for path in (folder / named.path, folder / Path(named.path).name):
+        if path.is_file() and (found := load_calibration(path)).sha256 == named.sha256:
+            return found
+    raise InputError(
+        f"the calibration that the plan was written with, {named.path}, is not there, nor beside "
+        f"the plan in {folder}; copy it there (--plan names the plan)"
+    )
 
 
 def resolved_scenario(scenario: Scenario, folder: Path) -> Scenario:
