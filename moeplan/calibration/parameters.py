@@ -27,9 +27,11 @@ FIELD_SPREAD: dict[str, float] = {
     "step_us": 1.2,
     "step_us_per_sequence": 1.2,
     "exposed_us_per_sequence": 0.5,
+    "all-reduce/count": 1.5,
 }
-"""The same for fields that differ by the host more than by what a grade says. An assumption too:
-hosts of like GPUs differ twofold."""
+"""The same for fields that differ by the host more than by what a grade says, by the end of their
+address. An assumption too: hosts of like GPUs differ twofold, and in how long ranks that launch
+wait for each other tenfold."""
 
 FITTABLE = (
     "floor_us",
@@ -79,7 +81,8 @@ def relevant_parameters(hardware: Hardware, datasets: Sequence[Dataset]) -> list
 
 
 def _spread(address: str, table: Provenance) -> float:
-    return FIELD_SPREAD.get(address.rsplit("/", 1)[-1], PRIOR_SPREAD[table.grade])
+    known = (spread for field, spread in FIELD_SPREAD.items() if address.endswith(f"/{field}"))
+    return next(known, PRIOR_SPREAD[table.grade])
 
 
 def prepared(hardware: Hardware, data: Dataset) -> Prepared:
