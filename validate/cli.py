@@ -13,6 +13,7 @@ import typer
 
 from moeplan.cli.boundary import ErrorBoundary
 from moeplan.cli.options import CalibrationFile, JsonFlag, with_options
+from moeplan.cli.targets import check_target
 from moeplan.errors import InputError
 from moeplan.scenario import Scenario
 from moeplan.validate.experiment import ExperimentOptions, plan_of
@@ -38,7 +39,13 @@ RunsFolders = Annotated[
     list[Path], typer.Argument(help="Folders that `validate run -o` or `validate unpack` wrote.")
 ]
 PlanFolder = Annotated[
-    Path | None, typer.Option("--plan", help="Plan whose folder holds traces and hardware files.")
+    Path | None,
+    typer.Option(
+        "--plan",
+        exists=True,
+        dir_okay=False,
+        help="Plan whose folder holds traces, hardware files and the calibration.",
+    ),
 ]
 PythonOption = Annotated[
     str | None, typer.Option("--python", help="Python that has vLLM.  [default: this one]")
@@ -58,6 +65,7 @@ def plan(
     from moeplan.validate.cli_show import show_plan
     from moeplan.validate.plan import write_plan
 
+    check_target("out", out)
     made = plan_of(scenario, experiment, out, held_out=True)
     write_plan(out, made)
     show_plan(made)
@@ -103,6 +111,8 @@ def report(
     from moeplan.validate.records import to_record
     from moeplan.validate.report import render
 
+    check_target("out", out)
+    check_target("records", records)
     evidence = read_store(runs)
     folder = (plan_file or runs.absolute()).parent
     pairs = [(found, compare(found, folder)) for found in evidence.runs]
@@ -195,6 +205,7 @@ def pack(
     """Make one archive of a store, to carry home."""
     from moeplan.validate.archive import pack as pack_runs
 
+    check_target("out", out)
     for problem in pack_runs(runs, out):
         print(f"left out: {problem}", file=sys.stderr)
     print(out)
@@ -230,6 +241,7 @@ def calibrate(
     from moeplan.cli.render import emit
     from moeplan.validate.cli_show import show_calibration
 
+    check_target("out", out)
     found, problems = _fitted(stores, hardware_dir)
     save_calibration(out, found)
     for problem in problems:

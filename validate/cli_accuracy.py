@@ -32,7 +32,8 @@ def _cells(figure: Figure | None) -> list[str]:
     if figure is None:
         return ["–", "–"]
     errors = "/".join(_short(error) for error in (figure.error_before, figure.error_anew))
-    return [f"{figure.measured:,.4g}", errors]
+    measured = figure.measured
+    return [f"{measured:,.0f}" if measured >= 1000 else f"{measured:.4g}", errors]
 
 
 def _short(error: float) -> str:

@@ -78,7 +78,7 @@ def show_calibration(found: Calibration) -> None:
     rows = [
         [p.address, f"{p.prior:.4g}", f"{p.value:.4g}" if p.determined else "prior kept",
          f"±{p.spread:.0%}"]
-        for p in found.parameters
+        for p in (*found.parameters, *found.host)
     ]  # fmt: skip
     head = [render.text("parameter"), render.num("prior"), render.num("fitted"), render.num("")]
     render.print_table(head, rows, f"{len(found.overrides)} parameters determined")

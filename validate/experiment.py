@@ -90,7 +90,7 @@ def _setup(scenario: Scenario, experiment: ExperimentOptions, folder: Path) -> S
 
 def _seen_from(folder: Path, path: Path | None) -> str | None:
     """The path relative to the plan's folder: both may travel to another host together."""
-    return os.path.relpath(path, folder) if path is not None else None
+    return os.path.relpath(path.resolve(), folder.resolve()) if path is not None else None
 
 
 def plan_of(

@@ -71,9 +71,16 @@ def own_hardware(plan: Plan, folder: Path) -> Hardware:
 def _calibration_of(named: NamedCalibration, folder: Path) -> Calibration:
     from moeplan.calibration import load_calibration
 
-    for path in (folder / named.path, folder / Path(named.path).name):
-        if path.is_file() and (found := load_calibration(path)).sha256 == named.sha256:
+    places = [folder / named.path, folder / Path(named.path).name]
+    there = [path for path in places if path.is_file()]
+    for path in there:
+        if (found := load_calibration(path)).sha256 == named.sha256:
             return found
+    if there:
+        raise InputError(
+            f"{there[0]} is not the calibration that the plan was written with; copy that one "
+            f"beside the plan in {folder}, or plan anew"
+        )
     raise InputError(
         f"the calibration that the plan was written with, {named.path}, is not there, nor beside "
         f"the plan in {folder}; copy it there (--plan names the plan)"

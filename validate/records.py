@@ -15,10 +15,12 @@ from moeplan.records.record import (
     RunRecord,
 )
 from moeplan.records.served import SERVED_BY
+from moeplan.scenario import Scenario
 from moeplan.validate.archive import unpack
 from moeplan.validate.engine_log import LogFacts
-from moeplan.validate.measured import MeasuredRun, read_store
+from moeplan.validate.measured import MeasuredRun, Spread, read_store
 from moeplan.validate.predict import resolved_scenario
+from moeplan.validate.routing import counted_sigma
 from moeplan.validate.workloads import ClosedLoop, LoadPoint, Poisson
 
 
@@ -28,7 +30,6 @@ def to_record(run: MeasuredRun, plan_folder: Path) -> RunRecord:
     Raises `UnknownNameError` where the plan names a model that is neither catalogued nor a folder.
     """
     scenario, facts = resolved_scenario(run.plan.scenario, plan_folder), run.facts
-    given = run.plan.deployment
     measured = {name: spread.mean for name, spread in run.metrics.items()}
     if facts.kv_cache_tokens:
         measured["kv_cache_tokens"] = float(facts.kv_cache_tokens)
@@ -45,7 +46,7 @@ def to_record(run: MeasuredRun, plan_folder: Path) -> RunRecord:
                 "version": facts.version or scenario.engine_version,
                 "flags": run.engine["options"],
             },
-            "settings": {name: given[name] for name in ENGINE_OPTIONS if name in given},
+            "settings": _settings(run, scenario),
             "tool": "vllm bench serve",
             "model": run.plan.scenario.model,
             "architecture": entry.slug,
@@ -63,6 +64,12 @@ def to_record(run: MeasuredRun, plan_folder: Path) -> RunRecord:
     )
 
 
+def _settings(run: MeasuredRun, scenario: Scenario) -> dict[str, Any]:
+    """Engine options that the plan sets, as the engine holds them."""
+    held = scenario.settings()
+    return {name: getattr(held, name) for name in ENGINE_OPTIONS if name in run.plan.deployment}
+
+
 def archived_records(archive: Path, place: str) -> tuple[list[RunRecord], list[str]]:
     """Records of the usable runs of an archive, fit to be shared, and what was not used.
 
@@ -74,7 +81,7 @@ def archived_records(archive: Path, place: str) -> tuple[list[RunRecord], list[s
         unpack(archive, store)
         evidence = read_store(store)
         records = [_shared(to_record(run, store.parent), run, place) for run in evidence.runs]
-    return records, [problem.removeprefix(f"{store}/") for problem in evidence.problems]
+    return records, [problem.replace(f"{store}/", "") for problem in evidence.problems]
 
 
 def _shared(record: RunRecord, run: MeasuredRun, place: str) -> RunRecord:
@@ -126,11 +133,13 @@ def _routing(run: MeasuredRun) -> RoutingCheck | None:
     if not run.routing:
         return None
     largest = run.routing[-1]
+    sigma = counted_sigma(run.routing, run.engine["routing"])
     return RoutingCheck(
         method=f"routers drawn with lognormal popularity, sigma {run.engine['routing']['sigma']:g}",
         batch_tokens=largest.batch_tokens,
         distinct_experts_mean=largest.distinct,
         expected_distinct_experts=largest.expected,
+        sigma=None if sigma is None else round(sigma, 4),
     )
 
 
@@ -165,10 +174,15 @@ def record_facts(
 
 
 def _notes(run: MeasuredRun) -> str:
-    spreads = run.metrics["output_tok_s"]
     routing = "counted" if run.routing else "not counted"
     weights = "real weights" if run.plan.launch.model else f"dummy weights, routing {routing}"
     return (
-        f"{spreads.repeats} repeats, throughput ±{spreads.half_range:.1%}; {weights}; "
-        f"role in the plan: {run.run.role}"
+        f"{_repeats(run.metrics['output_tok_s'])}; {weights}; role in the plan: {run.run.role}"
     )
+
+
+def _repeats(throughput: Spread) -> str:
+    """How often a run was repeated, and how far the repeats are apart where there are several."""
+    if throughput.repeats == 1:
+        return "1 repeat"
+    return f"{throughput.repeats} repeats, throughput ±{throughput.half_range:.1%}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moeplan.cli.targets import check_target
 from moeplan.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,8 +18,7 @@ def check_plot_path(path: Path | None) -> None:
         return
     if path.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"plot {str(path)!r} must end in .html; other formats cannot be written")
-    if not path.parent.is_dir():
-        raise InputError(f"plot {str(path)!r}: no folder {str(path.parent)!r}; make it first")
+    check_target("plot", path)
 
 
 def save_load_curve(data: dict[str, Any], path: Path) -> None:

@@ -12,6 +12,7 @@ import typer
 from moeplan.cli import render
 from moeplan.cli.boundary import ErrorBoundary
 from moeplan.cli.options import JsonFlag
+from moeplan.cli.targets import check_target
 from moeplan.errors import InputError
 
 records = typer.Typer(
@@ -55,8 +56,7 @@ def import_command(
     from moeplan.records.importers import import_results
     from moeplan.records.reader import write_records
 
-    if not out.parent.is_dir():
-        raise InputError(f"out {str(out)!r}: no folder {str(out.parent)!r}; make it first")
+    check_target("out", out)
     facts = parse_facts(known or [])
     runs = [run for file in files for run in import_results(file, tool, facts)]
     write_records(out, runs)

@@ -16,6 +16,7 @@ from moeplan.cli.near import near_data, show_near
 from moeplan.cli.options import CalibrationFile, JsonFlag, with_options
 from moeplan.cli.progress import progress_bar
 from moeplan.cli.session import prepare_scenario, read_hardware
+from moeplan.cli.targets import check_target
 from moeplan.cli.traffic import TrafficOptions, build_workloads
 from moeplan.errors import InputError
 from moeplan.estimate import COVERED, Estimate
@@ -73,7 +74,7 @@ def simulate(
     from moeplan.cli.plots import check_plot_path, save_load_curve
 
     check_plot_path(plot)
-    _check_timeline_path(timeline)
+    check_target("timeline", timeline)
     answer = timeline_answer if timeline else simulate_answer
     with progress_bar("simulating") as bar:
         data = answer(scenario, traffic, read_hardware(calibration), bar)
@@ -110,11 +111,6 @@ def timeline_answer(
     (found,) = _predictions(prepared, workloads, progress, record_steps=True)
     data = {"deployment": assumptions(prepared), "points": [point_data(found)]}
     return data | {"timeline": timeline(found.result)}
-
-
-def _check_timeline_path(path: Path | None) -> None:
-    if path is not None and not path.parent.is_dir():
-        raise InputError(f"timeline {str(path)!r}: no folder {str(path.parent)!r}; make it first")
 
 
 def _save_timeline(data: dict[str, Any], path: Path) -> None:

@@ -27,7 +27,7 @@ memory (estimate)."""
 KERNEL_BYTES = 240 * MIB
 """Memory outside PyTorch that profiling adds: kernels loaded, and what the driver keeps for them.
 
-Fitted to vLLM 0.24 on H100: seven engines on one GPU, 221 to 250 MiB after every counted term.
+Fitted to vLLM 0.24 on H100: seven engines on one GPU, 221 to 265 MiB after every counted term.
 """
 RANK_BYTES = 340 * MIB
 """The same where tensor-parallel ranks talk, on top: communicators made in the first pass (two
