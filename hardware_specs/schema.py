@@ -281,6 +281,12 @@ class Uncertainty:
     """|ln(predicted / measured)| that 80 % stay below after the fit, of a decode "step", of a step
     with a "prompt", and where runs were served by family of metric ("tpot", "ttft", "throughput").
     """
+    devices: tuple[str, ...] = ()
+    """That it was measured on; empty where it does not say."""
+    versions: tuple[str, ...] = ()
+    """Of the engine that it was measured with; empty where it does not say."""
+    beside: tuple[str, ...] = ()
+    """Addresses of what it sets besides: constants that no step's duration depends on."""
 
 
 class Hardware(Strict):

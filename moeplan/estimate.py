@@ -27,6 +27,9 @@ class Estimate:
     high: float | None = None
     interval_from: str | None = None
     """What the interval rests on, in words: a calibration, or the errors of published runs."""
+    caveat: str | None = None
+    """Why a calibration that the prediction uses does not speak for it; None where there is none,
+    or it does."""
 
     @property
     def bounded(self) -> bool:

@@ -78,7 +78,16 @@ def test_an_arrival_between_two_looks_is_no_error():
     assert burst(64, 128).errors(costs, BESIDE_S)[1:].all()
 
 
-def test_nothing_is_fitted_without_bursts(tables):
+def test_ways_back_alone_determine_what_a_streamed_token_takes(tables):
+    found = fields(fit_front_end(HARDWARE, tables, FrontEndData((), ways(1, 32, 128), BESIDE_S)))
+    assert found["stream_us_per_token"].determined
+    assert found["stream_us_per_token"].value == pytest.approx(90 / STREAM_LOOPS, rel=0.1)
+    for name in ("ttft_us", "request_us", "prompt_token_us"):
+        assert not found[name].determined
+        assert found[name].value == found[name].prior
+
+
+def test_nothing_is_fitted_to_nothing(tables):
     fit = fit_front_end(HARDWARE, tables, FrontEndData((), (), 0.0))
     assert not fit.parameters
     assert not fit.overrides

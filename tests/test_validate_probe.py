@@ -194,3 +194,22 @@ def test_ways_back_are_those_from_the_core_to_the_client(folder):
     together = front_end_data([measured(read_probe(folder), 2)], 0.0).ways_back
     assert [way.tokens for way in together] == [2]
     assert together[0].seconds == pytest.approx(2e-4)
+
+
+def test_a_step_without_rows_changes_no_way_back(folder):
+    """An engine may step without scheduling a token, as while blocks are still in flight."""
+    trace = read_probe(folder)
+    at = len(trace) // 2
+    names = ("begin_ns", "scheduled_ns", "result_ns", "waiting", "running", "free", "idle_after")
+    doubled = {n: np.insert(getattr(trace, n), at, getattr(trace, n)[at]) for n in names}
+    idle = replace(trace, first=np.insert(trace.first, at, trace.first[at]), **doubled)
+    (usual,) = front_end_data([measured(trace, 2)], 0.0).ways_back
+    assert front_end_data([measured(idle, 2)], 0.0).ways_back == (usual,)
+
+
+def test_a_step_without_rows_computes_nothing(folder):
+    """The step before it still is calm: only prompts make the host busy."""
+    trace = read_probe(folder)
+    client = front_end._Client(measured(trace, 4).repeats[0]["result"], trace)
+    per_step = client._new_tokens()
+    assert per_step.sum() == trace.new.sum()

@@ -91,6 +91,8 @@ class _Client:
 
     def way_back(self, run: str, width: int) -> list[WayBack]:
         """Median over steps in which `width` sequences decode; not of prompts, nor just behind."""
+        if not len(self._trace):
+            return []
         sizes = np.diff(self._trace.first)
         busy = np.convolve(self._new_tokens() != sizes, np.ones(CALM_STEPS))[: len(sizes)] > 0
         calm = (sizes == width) & ~busy
@@ -100,7 +102,8 @@ class _Client:
 
     def _new_tokens(self) -> np.ndarray:
         """Tokens that each step computes."""
-        return np.add.reduceat(self._trace.new, self._trace.first[:-1])
+        before = np.concatenate(([0], np.cumsum(self._trace.new)))
+        return np.diff(before[self._trace.first])
 
     def _ways(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Of each request: from results to client, a token each, and the steps that gave them.
@@ -114,7 +117,7 @@ class _Client:
         numbers = trace.number[gives]
         order = np.argsort(numbers, kind="stable")
         cuts = np.flatnonzero(np.diff(numbers[order])) + 1
-        for rows in np.split(order, cuts):
+        for rows in np.split(order, cuts) if len(order) else ():
             index = trace.requests[numbers[rows[0]]].bench_index
             if index not in self._arrivals or len(rows) != len(self._gaps[index]) + 1:
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -43,7 +44,8 @@ class Calibration(BaseModel):
     host: list[FittedParameter] = []
     """What requests spend outside of the engine core, fitted to arrivals and client times."""
     host_covariance: list[list[float]] = []
-    """Of log(value), determined ones of `host` only, in order."""
+    """Of log(value), determined ones of `host` only, in order. For the reader: intervals do not
+    carry it, as the errors of served runs hold what these leave open."""
     front_end: dict[str, float] = {}
     """The same in older files: a TTFT constant set from a median, by address."""
     errors: dict[str, float]
@@ -65,9 +67,17 @@ class Calibration(BaseModel):
             addresses=determined,
             covariance=tuple(tuple(row) for row in self.covariance),
             errors=self.errors,
+            devices=self._said("device", "on"),
+            versions=self._said("engine_version"),
+            beside=tuple(address for address in self.overrides if address not in determined),
         )
         changed = hardware.with_overrides(self.overrides)
         return changed.model_copy(update={"uncertainty": known})
+
+    def _said(self, *names: str) -> tuple[str, ...]:
+        """Words that follow one of these in the setups, each once."""
+        pattern = rf"\b(?:{'|'.join(names)}) ([^,\s]+)"
+        return tuple(sorted({word for line in self.setups for word in re.findall(pattern, line)}))
 
     @property
     def sha256(self) -> str:

@@ -1,6 +1,7 @@
 """`Trust`: how far the predictions of one deployment may be off, by family of metric.
 
-With a calibration that determines most of what the deployment's steps take:
+With a calibration of the deployment's device and engine that determines most of what its steps take
+(decided once a deployment, so that one step and whole runs agree):
 
     half width of ln(value) = sqrt( (z sd)² + e² )
 
@@ -13,13 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
 import numpy as np
 
 from moeplan.calibration.observations import Dataset
 from moeplan.calibration.parameters import relevant_parameters
+from moeplan.calibration.reach import why_not_measured
 from moeplan.calibration.sensitivity import log_responses, step_seconds
 from moeplan.cost.batch import StepBatch
 from moeplan.cost.predictor import Prepared
@@ -51,6 +53,8 @@ class Trust:
     """By family; families without are printed without."""
     source: str | None = None
     """What the intervals rest on, in words."""
+    caveat: str | None = None
+    """Why a calibration that was given does not speak for the deployment."""
 
     def estimate(
         self, value: float, family: str | None = None, *, inverse: bool = False
@@ -58,10 +62,15 @@ class Trust:
         """The figure with its interval; `inverse` where it is 1 / the family's figure."""
         shift = self.shifts.get(family) if family else None
         if shift is None:
-            return Estimate(value, self.basis)
+            return Estimate(value, self.basis, caveat=self.caveat)
         low, high = (-shift[1], -shift[0]) if inverse else shift
         return Estimate(
-            value, self.basis, value * math.exp(low), value * math.exp(high), self.source
+            value,
+            self.basis,
+            value * math.exp(low),
+            value * math.exp(high),
+            self.source,
+            self.caveat,
         )
 
 
@@ -69,9 +78,9 @@ def trust_of(prepared: Prepared, workload: Workload | None = None) -> Trust:
     """What is known of the errors of predictions for a deployment under a workload."""
     published = _published(prepared)
     batches = usual_steps(prepared, workload)
-    spread = _Spread.of(prepared, batches)
-    if spread is None:
-        return published
+    spread = _spread(prepared, batches)
+    if not isinstance(spread, _Spread):
+        return replace(published, caveat=spread)
     decode, prompt = np.eye(2)
     whole = _shares(spread.seconds, workload)
     weights = {"tpot": whole, "itl": decode, "ttft": prompt, "e2e": whole, "throughput": whole}
@@ -86,9 +95,9 @@ def trust_of(prepared: Prepared, workload: Workload | None = None) -> Trust:
 
 def step_trust(prepared: Prepared, batch: StepBatch) -> Trust:
     """What is known of the error of one step's predicted time; nothing without a calibration."""
-    spread = _Spread.of(prepared, [batch])
-    if spread is None:
-        return Trust(prepared.basis)
+    spread = _spread(prepared, [batch])
+    if not isinstance(spread, _Spread):
+        return Trust(prepared.basis, caveat=spread)
     half = spread.half_width(np.ones(1), "prompt" if batch.prefill_chunks else "step")
     return Trust("measured here", {"step": (-half, half)}, spread.source)
 
@@ -108,6 +117,19 @@ def _published(prepared: Prepared) -> Trust:
     return Trust(prepared.basis, shifts, usual.source)
 
 
+def _spread(prepared: Prepared, batches: Sequence[StepBatch]) -> _Spread | str | None:
+    """What a calibration leaves open of these steps; why it does not say; None without one."""
+    known = prepared.hardware.uncertainty
+    if known is None:
+        return None
+    if reason := why_not_measured(known, prepared):
+        return reason
+    share, spread = _Spread.of(prepared, known, batches)
+    if share < LEAST_DETERMINED:
+        return f"calibration determines only {share:.0%} of what such steps may differ by"
+    return spread
+
+
 @dataclass(frozen=True)
 class _Spread:
     """What a calibration leaves open of some steps."""
@@ -121,24 +143,23 @@ class _Spread:
     known: Uncertainty
 
     @classmethod
-    def of(cls, prepared: Prepared, batches: Sequence[StepBatch]) -> _Spread | None:
-        """None without a calibration, or with one that says too little about this deployment."""
-        known, hardware = prepared.hardware.uncertainty, prepared.hardware
-        if known is None:
-            return None
+    def of(
+        cls, prepared: Prepared, known: Uncertainty, batches: Sequence[StepBatch]
+    ) -> tuple[float, _Spread]:
+        """Share that it determines of the prior variance of usual steps; what it leaves open."""
+        hardware = prepared.hardware
         data = Dataset(prepared.deployment, prepared.engine.max_model_len, prepared.sigma, ())
         parameters = relevant_parameters(hardware, [data])
         values = {p.address: p.prior for p in parameters}
-        response = log_responses(hardware, data, values, batches)
+        both = [*batches, *usual_steps(prepared, None)]
+        response, count = log_responses(hardware, data, values, both), len(batches)
         places = {address: place for place, address in enumerate(known.addresses)}
         fitted = np.array([address in places for address in values])
-        variance = (response * np.array([p.spread for p in parameters])) ** 2
-        if variance[:, fitted].sum() < LEAST_DETERMINED * variance.sum():
-            return None
+        variance = (response[count:] * np.array([p.spread for p in parameters])) ** 2
         order = [places[address] for address in values if address in places]
-        return cls(
+        return float(variance[:, fitted].sum() / variance.sum()), cls(
             step_seconds(hardware, data, batches),
-            response[:, fitted],
+            response[:count, fitted],
             np.array(known.covariance)[np.ix_(order, order)],
             known,
         )

@@ -39,12 +39,15 @@ def near_data(deployment: dict[str, Any], workloads: Sequence[dict[str, Any]]) -
 
 
 def step_near_data(deployment: dict[str, Any], batch: int) -> dict[str, Any]:
-    """Known runs of a deployment that kept as many requests in flight as a step decodes."""
+    """Known runs of a deployment that kept as many requests in flight as a step decodes.
+
+    A step of prefill alone (`batch` 0) has none: runs at a rate do not say how many were in flight.
+    """
     from moeplan.records.near import in_flight, known_records, near, traffic_of
 
     known = known_records()
     found = near(known, deployment, {})
-    same = [r for r in found.other if in_flight(r) == batch and _gap_ms(r)]
+    same = [r for r in found.other if batch > 0 and in_flight(r) == batch and _gap_ms(r)]
     rest = [r for r in found.other if r not in same]
     return {
         "known": len(known),
@@ -116,7 +119,7 @@ def _none(data: dict[str, Any]) -> str:
     spread = ", ".join(f"{place} ({runs})" for place, runs in data["other_placements"].items())
     if spread:
         return f"Measured runs of this model, weights and GPU are placed otherwise: {spread}."
-    return f"None of {data['known']} known measured runs has this model, weights and GPU."
+    return f"None of {data['known']} known measured runs has this engine, model, weights and GPU."
 
 
 def _show_rows(rows: Sequence[dict[str, Any]], title: str) -> None:

@@ -179,3 +179,5 @@ def print_trust(figures: Iterable[Estimate | None]) -> None:
     if sources:
         kind += f"; {COVERED:.0%} intervals from {' and '.join(sources)}"
     print_line(f"Predictions: {kind}; basis: {basis}.")
+    for caveat in sorted({f.caveat for f in known if f.caveat}):
+        print_line(f"The {caveat}.")

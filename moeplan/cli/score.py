@@ -94,10 +94,10 @@ def score(
     found = _served() if served else read_many(paths)
     for problem in found.problems:
         print(f"skipped: {problem}", file=sys.stderr)
+    if paths and not found.records:
+        raise InputError(f"no record in {', '.join(map(str, paths))}; nothing to score")
     tables = _published(hardware) if published else None
     scores = [*_scores(found, hardware), *(tables.scores if tables else ())]
-    if not scores:
-        raise InputError(f"no record in {', '.join(map(str, paths))}; nothing to score")
     name = str(calibration) if calibration else None
     report = make_report(scores, dimensions, found.problems, name)
     if json_out is not None:

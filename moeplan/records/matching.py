@@ -13,14 +13,16 @@ from moeplan.records.setup_workload import workload_of
 
 
 def same_model(record: RunRecord, deployment: dict[str, Any]) -> bool:
-    """Whether a record has this model, weights and GPU, on engines of one kind and no drafts.
+    """Whether a record has this model, weights and GPU, on this engine and without drafts.
 
-    `deployment` is that of `moeplan simulate --json`.
+    Prefill and decode on servers of their own are no such engine. `deployment` is that of
+    `moeplan simulate --json`.
     """
     return (
         record.architecture == deployment["model"]
         and record.weight_format == deployment["checkpoint"]["name"]
         and record.hardware == deployment["device"]
+        and record.engine.name == deployment["engine"]["name"]
         and record.speculative is None
         and record.parallelism.disagg is None
     )

@@ -104,11 +104,6 @@ class PublishedReport:
         }
 
 
-def published_files() -> list[Traversable]:
-    """The files with the rows that ship with moeplan, one a source."""
-    return _files(resources.files("moeplan.records").joinpath("published"))
-
-
 def _files(folder: Traversable) -> list[Traversable]:
     files = (file for file in folder.iterdir() if file.name.endswith(".jsonl"))
     return sorted(files, key=lambda file: file.name)

@@ -70,6 +70,8 @@ class Settings(Part):
     enable_prefix_caching: Flag | None = None
     async_scheduling: Flag | None = None
     enforce_eager: Flag | None = None
+    cudagraph_capture_sizes: tuple[Count, ...] | None = None
+    """Token counts that graphs are captured for, rising."""
     mixed_prefill: Flag | None = None
     """False: steps carry either prefill or decode."""
     long_prefill_token_threshold: CountOrZero | None = None
@@ -160,6 +162,8 @@ class RoutingCheck(Part):
     distinct_experts_mean: Positive
     """Mean over layers of the distinct experts that a step of `batch_tokens` touched."""
     expected_distinct_experts: Positive
+    sigma: NonNegative | None = None
+    """Spread of lognormal popularity that explains the experts touched."""
 
 
 class EngineFacts(Part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from moeplan.errors import UnknownNameError
 from moeplan.records.annotations import is_doubted
 from moeplan.records.compare import Comparison
+from moeplan.records.record import RunRecord
 from moeplan.records.score import RecordScore
 
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -35,6 +36,12 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "weights": ("weights_gib",),
 }
 """Metrics of one kind; a record counts once a family, by the first of these that it has."""
+_ENGINE_FIELDS = (
+    *("engine", "settings", "model", "weight_format", "kv_cache_format", "speculative"),
+    *("hardware", "gpus", "nodes", "interconnect", "parallelism"),
+)
+OF_AN_ENGINE = ("kv_cache", "weights")
+"""Families that an engine settles at its start: its runs count once together."""
 
 VIEWS = ("everything", "clean")
 _BANDS = ((1, "1"), (16, "2-16"), (64, "17-64"), (10**9, "above 64"))
@@ -126,13 +133,30 @@ def make_report(
 def statistics_of(scores: Iterable[RecordScore], view: str) -> dict[str, Statistics]:
     """Statistics by family over one metric a record; the clean view leaves doubted ones out."""
     samples: dict[str, list[Comparison]] = {}
+    seen: set[object] = set()
+    for item, family, name in _chosen(scores, view):
+        found = item.metrics[name]
+        if family in OF_AN_ENGINE:
+            engine = (family, found.measured, _engine_of(item.record))
+            if engine in seen:
+                continue
+            seen.add(engine)
+        samples.setdefault(family, []).append(found)
+    return {family: statistics(found) for family, found in samples.items()}
+
+
+def _chosen(scores: Iterable[RecordScore], view: str) -> Iterator[tuple[RecordScore, str, str]]:
+    """Each record with the families that it has and the metric that counts for each."""
     for item in scores:
         for family, names in FAMILIES.items():
-            chosen = next((name for name in names if name in item.metrics), None)
-            if chosen is None or (view == "clean" and is_doubted(item.record, chosen)):
-                continue
-            samples.setdefault(family, []).append(item.metrics[chosen])
-    return {family: statistics(found) for family, found in samples.items()}
+            name = next((name for name in names if name in item.metrics), None)
+            if name is not None and not (view == "clean" and is_doubted(item.record, name)):
+                yield item, family, name
+
+
+def _engine_of(record: RunRecord) -> str:
+    """What runs of one engine have in common; another start of it differs in what it measured."""
+    return repr([record.source.title, *(getattr(record, name) for name in _ENGINE_FIELDS)])
 
 
 def statistics(sample: Sequence[Comparison]) -> Statistics:

@@ -28,6 +28,8 @@ _MXFP4_LAYERS = {
 _KERNEL_WORDS = {"marlin": "marlin", "cutlass": "cutlass", "b12x": "b12x", "deep_gemm": "deepgemm"}
 """Kernel family by hint, strongest first; other hints name attention backends as well."""
 _TRITON_EXPERTS = "triton moe"
+_CAPTURE_SIZES = re.compile(r"cudagraph[-_]capture[-_]sizes[^\w-]*(\d+(?:[\s,]+\d+)*)")
+"""vLLM's option, or its key in the JSON of `--compilation-config`."""
 GIB = 2**30
 
 
@@ -77,6 +79,11 @@ def _flags(record: RunRecord, rules: Rules) -> dict[str, Any]:
         rules.use("max_num_seqs: the concurrency, from the flags")
     if "--async-scheduling" in text:
         found["async_scheduling"] = True
+    sizes = _CAPTURE_SIZES.search(text)
+    if sizes:
+        counts = {int(count) for count in re.findall(r"\d+", sizes.group(1))}
+        found["cudagraph_capture_sizes"] = tuple(sorted(counts - {0}))
+        rules.use("CUDA graphs: the sizes from the flags")
     pool = re.search(r"(\d+) GiB KV", text)
     if pool:
         found["kv_cache_memory_bytes"] = int(pool.group(1)) * GIB

@@ -1,7 +1,7 @@
 """The client protocol of a record as a `Workload`.
 
 Rules for what a source does not say: 10 prompts per unit of concurrency, fixed lengths, and the
-routing preset of the traffic that the tool sends.
+routing preset of the traffic that the tool sends, unless the run counted the experts it touched.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def workload_of(record: RunRecord, rules: Rules) -> Workload:
         **_lengths(record, rules),
         "shared_prefix_tokens": protocol.shared_prefix_tokens or 0,
         "routing": _routing(record, rules),
+        "popularity_sigma": _counted_sigma(record, rules),
     }
     return Workload(**fields)
 
@@ -148,6 +149,15 @@ def _lengths(record: RunRecord, rules: Rules) -> dict[str, Any]:
         "input_range": spread or (1.0, 1.0),
         "output_range": spread or (1.0, 1.0),
     }
+
+
+def _counted_sigma(record: RunRecord, rules: Rules) -> float | None:
+    """Spread of expert popularity where the run counted the experts that it touched."""
+    check = record.engine_facts and record.engine_facts.routing
+    if check is None or check.sigma is None:
+        return None
+    rules.use(f"routing: spread {check.sigma:.2f}, as counted")
+    return check.sigma
 
 
 def _routing(record: RunRecord, rules: Rules) -> str:

@@ -81,6 +81,8 @@ class Workload(_Frozen):
     num_warmups: Annotated[int, Field(ge=0, le=100_000, strict=True)] = 0
     """Requests sent at once and waited for before the run; they are not measured."""
     routing: Routing = "default"
+    popularity_sigma: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
+    """Spread of expert popularity where it is known; replaces that of `routing`."""
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
 
     def model_post_init(self, _context: Any) -> None:
@@ -101,7 +103,8 @@ class Workload(_Frozen):
     @property
     def routing_sigma(self) -> float:
         """Spread of expert popularity that the traffic brings."""
-        return ROUTING_SIGMA[self.routing]
+        known = self.popularity_sigma
+        return ROUTING_SIGMA[self.routing] if known is None else known
 
     @property
     def first_wave(self) -> int:

@@ -48,7 +48,8 @@ def trust(figure: Figure) -> str:
     bounds = "no interval yet"
     if known.bounded:
         bounds = f"in small print {COVERED:.0%} intervals, from {known.interval_from}"
-    return f"Predictions are {kind}; basis: {known.basis}; {bounds}."
+    caveat = f" The {known.caveat}." if known.caveat else ""
+    return f"Predictions are {kind}; basis: {known.basis}; {bounds}.{caveat}"
 
 
 def escaped(line: str) -> str:
