@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from support.cli import refuse, run, squeezed
 
 from moeplan.models import list_models
 from moeplan.planner.objective import TIE
-from moeplan.records.published import published_files
+from moeplan.records import published
 
 GPT = ["gpt-oss-120b", "--device", "h100_sxm"]
 
@@ -311,11 +312,14 @@ class TestRecommend:
         assert named in refuse(*self.ASK, *extra)
 
 
+PUBLISHED = sorted((Path(published.__file__).parent / "published").glob("*.jsonl"))
+
+
 class TestScore:
     @pytest.fixture
     def records(self, tmp_path):
         """Two published records, one of an unknown model, and a line that is no record."""
-        lines = published_files()[0].read_text().splitlines()[:2]
+        lines = PUBLISHED[0].read_text().splitlines()[:2]
         stranger = json.loads(lines[0]) | {
             "id": "stranger", "model": "nobody/Nothing-1T", "architecture": "nothing-1t",
         }  # fmt: skip
@@ -347,7 +351,7 @@ class TestScore:
         assert first["id"] in table
 
     def test_published_runs_ship_with_the_package(self):
-        assert sum(len(file.read_text().splitlines()) for file in published_files()) > 90
+        assert sum(len(file.read_text().splitlines()) for file in PUBLISHED) > 90
 
     def test_wrong_calls_are_named(self, records, tmp_path):
         assert "--published" in refuse("score")

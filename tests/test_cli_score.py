@@ -41,6 +41,16 @@ def answer(monkeypatch: pytest.MonkeyPatch, shipped: PublishedReport) -> Any:
     return run
 
 
+def test_a_file_without_records_is_refused_beside_the_published_runs_too(
+    answer: Any, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    result = answer(str(empty))
+    assert result.exit_code == 2
+    assert "no record in" in result.stderr
+
+
 def squeezed(text: str) -> str:
     return " ".join(text.split())
 
@@ -124,9 +134,12 @@ def test_figures_come_in_the_unit_of_their_limit() -> None:
     assert figure(Verdict("b", "within 0.15 of 1.20", 1.2923, True)) == "1.292"
 
 
+PUBLISHED = sorted((Path(published.__file__).parent / "published").glob("*.jsonl"))
+
+
 def _endless_records(folder: Path) -> Path:
     """Runs that take minutes to simulate, enough of them for several processes."""
-    row = json.loads(published.published_files()[2].read_text().splitlines()[0])
+    row = json.loads(PUBLISHED[2].read_text().splitlines()[0])
     row["workload"] |= {"num_prompts": 400_000, "concurrency": 200, "length_range": [0.2, 1.0]}
     file = folder / "long.jsonl"
     file.write_text("".join(json.dumps(row | {"id": f"long-{i}"}) + "\n" for i in range(30)))

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from moeplan.cost.predictor import prepare
+from moeplan.cost.routing import ROUTING_SIGMA
+from moeplan.deployment import Deployment
 from moeplan.hardware_specs import load_hardware
 from moeplan.records.published import published_records
 from moeplan.records.record import RunRecord
@@ -170,6 +173,22 @@ def test_routing_preset_is_that_of_the_traffic(
     assert any(preset in rule for rule in found.rules)
 
 
+def test_a_counted_spread_of_routing_stands_above_the_preset() -> None:
+    check = {
+        "method": "counted",
+        "batch_tokens": 16,
+        "distinct_experts_mean": 38.6,
+        "expected_distinct_experts": 45.3,
+    }
+    assumed = setup(engine_facts={"routing": check}, workload__routing="random")
+    assert assumed.workload.routing_sigma == ROUTING_SIGMA["random"]
+    counted = setup(engine_facts={"routing": check | {"sigma": 1.25}}, workload__routing="random")
+    assert counted.workload.routing_sigma == 1.25
+    assert "routing: spread 1.25, as counted" in counted.rules
+    even = setup(engine_facts={"routing": check | {"sigma": 0.0}})
+    assert even.workload.routing_sigma == 0.0
+
+
 def test_prompts_counted_in_characters_are_shortened() -> None:
     found = setup(
         tool="llm_decode_bench",
@@ -247,6 +266,36 @@ def test_options_that_only_flags_hold() -> None:
     assert found.max_num_seqs == 4
     assert found.async_scheduling
     assert found.kv_cache_memory_bytes == 30 * 2**30
+
+
+SIZES = (1, 2, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sizes"),
+    [
+        (["--cudagraph-capture-sizes", "1", "2", "4", "8", "--max-num-seqs", "256"], SIZES),
+        (["--cudagraph-capture-sizes 8 4 2 1 --enforce-eager"], SIZES),
+        (['--compilation-config {"cudagraph_capture_sizes": [1, 2, 4, 8], "level": 3}'], SIZES),
+        (["--compilation-config.cudagraph_capture_sizes=[1,2,4,8]"], SIZES),
+        (['{"cudagraph_capture_sizes": [], "level": 3}'], ()),
+        (["--max-cudagraph-capture-size", "512"], ()),
+    ],
+)
+def test_captured_graphs_are_read_from_the_flags(flags: list[str], sizes: tuple) -> None:
+    assert setup(engine__flags=flags).deployment.engine.cudagraph_capture_sizes == sizes
+
+
+def test_captured_graphs_of_the_settings_win_and_leave_room_for_more_tokens() -> None:
+    flags = ["--cudagraph-capture-sizes", "1", "2"]
+    settings = {"cudagraph_capture_sizes": [1, 2, 4, 8]}
+    found = setup(engine__flags=flags, settings=settings).deployment
+    assert found.engine.cudagraph_capture_sizes == SIZES
+
+    def tokens(deployment: Deployment) -> int:
+        return prepare(deployment, HARDWARE, 1152, 0.8).memory.capacity.tokens
+
+    assert tokens(found) > tokens(setup().deployment)
 
 
 def test_drafts_with_the_acceptance_that_was_counted() -> None:

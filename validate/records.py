@@ -176,9 +176,7 @@ def record_facts(
 def _notes(run: MeasuredRun) -> str:
     routing = "counted" if run.routing else "not counted"
     weights = "real weights" if run.plan.launch.model else f"dummy weights, routing {routing}"
-    return (
-        f"{_repeats(run.metrics['output_tok_s'])}; {weights}; role in the plan: {run.run.role}"
-    )
+    return f"{_repeats(run.metrics['output_tok_s'])}; {weights}; role in the plan: {run.run.role}"
 
 
 def _repeats(throughput: Spread) -> str:

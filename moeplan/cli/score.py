@@ -104,7 +104,10 @@ def score(
         _write(json_out, report, tables)
     _show(report, tables, rows=rows)
     if served:
-        render.print_line(f"Runs of moeplan validate: {SERVED}.")
+        render.print_line(
+            f"Runs of moeplan validate: {SERVED}. Their predictions take the spread of routing "
+            "that was counted."
+        )
     if tables and tables.faults and calibration is None:
         raise MoeplanError(f"published runs: {'; '.join(tables.faults)}")
 

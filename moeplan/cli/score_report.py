@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from moeplan.cli import render
+from moeplan.records.report import OF_AN_ENGINE
 
 if TYPE_CHECKING:
     from moeplan.records.report import ScoreReport, Statistics
@@ -39,6 +40,7 @@ def _show_group(
     text, num = render.text, render.num
     found = [statistics for families in parts.values() for statistics in families.values()]
     intervals = any(statistics.inside is not None for statistics in found)
+    once = any(family in OF_AN_ENGINE for families in parts.values() for family in families)
     render.print_table(
         [text(dimension, keep=True), text("metric", keep=True), num("n"), num("median"),
          num("p90"), num("bias"), num("clean n"), num("clean median"),
@@ -49,8 +51,11 @@ def _show_group(
             for value, families in parts.items()
             for family, statistics in families.items()
         ],
-        f"Errors by {dimension} (clean: without doubted figures)",
+        f"Errors by {dimension} (clean: without doubted figures{_ONCE if once else ''})",
     )  # fmt: skip
+
+
+_ONCE = f"; {' and '.join(OF_AN_ENGINE)}: once an engine"
 
 
 def _cells(found: Statistics, clean: Statistics | None) -> list[str]:
