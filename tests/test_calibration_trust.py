@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from moeplan.calibration import load_calibration
 from moeplan.calibration.trust import Trust, step_trust, trust_of, usual_steps
 from moeplan.cost.batch import StepBatch
 from moeplan.cost.predictor import prepare
@@ -72,6 +74,59 @@ def test_an_inverse_figure_has_the_inverse_interval():
 def test_a_calibration_of_another_device_says_nothing_here():
     found = trust_of(ready(uncertain(tpot=0.06), device="b200"), LOAD).estimate(1.0, "tpot")
     assert not found.calibrated
+
+
+def test_the_host_alone_measures_no_kernel_of_another_device():
+    """Launches alone account for most of a prompt's variance; nothing of the GPU was measured."""
+    known = replace(uncertain(), devices=("h100_sxm",))
+    found = ready(known, device="h200")
+    trusts = trust_of(found, LOAD), trust_of(found), step_trust(found, BATCH)
+    for trust in trusts:
+        assert trust.basis == found.basis
+        assert trust.caveat == (
+            "calibration is of h100_sxm; of it only the host's constants apply here"
+        )
+    assert trusts[0].shifts == trust_of(ready(None, device="h200"), LOAD).shifts
+
+
+def test_host_constants_of_other_versions_apply_not_and_say_so():
+    known = replace(
+        uncertain(),
+        addresses=(MOE, LINEAR, LAUNCH.replace("0.33", "0.14")),
+        versions=("0.24.0",),
+    )
+    found = trust_of(ready(known), LOAD)
+    assert not found.estimate(1.0, "tpot").calibrated
+    assert found.estimate(1.0, "tpot").caveat == (
+        "calibration applies in part: its host constants are of vLLM 0.14 to 0.25; "
+        "give --engine-version 0.24.0"
+    )
+
+
+def test_one_step_and_runs_agree_on_whether_a_calibration_speaks():
+    """Of a lone long prompt no launch binds, but the deployment is the same."""
+    found = ready(uncertain())
+    prompt = StepBatch((), [(4096, 0)], 1)
+    bases = {step_trust(found, batch).basis for batch in (BATCH, prompt)}
+    assert bases == {trust_of(found, LOAD).basis} == {trust_of(found).basis}
+    little = ready(replace(uncertain(), addresses=(LINEAR,), covariance=((0.0025,),)))
+    assert "determines only" in trust_of(little).caveat
+    assert step_trust(little, prompt).caveat == trust_of(little, LOAD).caveat
+
+
+def test_a_shipped_calibration_speaks_for_its_own_device_and_version_alone():
+    folder = Path(__file__).parents[1] / "hardware_specs/calibrations"
+    file = load_calibration(folder / "h200-vllm-0.24.calibration.json")
+    hardware = file.applied_to(HARDWARE)
+
+    def trust(device: str, version: str) -> Trust:
+        scenario = Scenario(model="gpt-oss-120b", device=device, engine_version=version)
+        return trust_of(prepare(build_deployment(scenario, hardware), hardware, 4096))
+
+    assert trust("h200", "0.24.0").basis == "measured here"
+    assert trust("h200", "0.24.0").caveat is None
+    assert "is of h200" in trust("h100_sxm", "0.24.0").caveat
+    assert "give --engine-version 0.24.0" in trust("h200", "0.33.0").caveat
 
 
 def test_ttft_that_no_run_judged_is_not_the_calibrations():

@@ -174,6 +174,16 @@ def test_estimates_show_their_interval_once_they_have_one():
     assert render.interval(Estimate(12.0, "interpolated", 11.0, 13.5)) == "11.0 – 13.5"
 
 
+def test_a_calibration_that_says_nothing_here_is_named_once(capsys):
+    found = Estimate(
+        12.0, "interpolated", caveat="calibration is of h200; of it nothing applies here"
+    )
+    render.print_trust([found, found, None])
+    printed = capsys.readouterr().out
+    assert "Predictions: uncalibrated" in printed
+    assert printed.count("The calibration is of h200; of it nothing applies here.") == 1
+
+
 def test_json_holds_no_nan_and_no_foreign_types():
     @dataclass
     class Row:

@@ -115,6 +115,9 @@ def test_figures_show_their_interval_once_they_have_one():
     bounded = figure | {"low": 1100.0, "high": 1300.0, "interval_from": "errors of 9 runs"}
     assert (text(bounded), interval(bounded)) == ("1,234", "1,100 – 1,300")
     assert "80% intervals, from errors of 9 runs" in trust(bounded)
+    assert trust(bounded | {"caveat": "calibration is of h200"}).endswith(
+        "The calibration is of h200."
+    )
     assert (text(None), interval(None), trust(None)) == ("–", "", "")
 
 

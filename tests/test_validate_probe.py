@@ -196,20 +196,25 @@ def test_ways_back_are_those_from_the_core_to_the_client(folder):
     assert together[0].seconds == pytest.approx(2e-4)
 
 
-def test_a_step_without_rows_changes_no_way_back(folder):
-    """An engine may step without scheduling a token, as while blocks are still in flight."""
-    trace = read_probe(folder)
-    at = len(trace) // 2
-    names = ("begin_ns", "scheduled_ns", "result_ns", "waiting", "running", "free", "idle_after")
-    doubled = {n: np.insert(getattr(trace, n), at, getattr(trace, n)[at]) for n in names}
-    idle = replace(trace, first=np.insert(trace.first, at, trace.first[at]), **doubled)
-    (usual,) = front_end_data([measured(trace, 2)], 0.0).ways_back
-    assert front_end_data([measured(idle, 2)], 0.0).ways_back == (usual,)
+PER_STEP = ("begin_ns", "scheduled_ns", "result_ns", "waiting", "running", "free", "idle_after")
 
 
-def test_a_step_without_rows_computes_nothing(folder):
-    """The step before it still is calm: only prompts make the host busy."""
+def test_steps_without_rows_hide_no_way_back(folder):
+    """One behind every step, the last as well: such a step has computed nothing, no prompt."""
     trace = read_probe(folder)
-    client = front_end._Client(measured(trace, 4).repeats[0]["result"], trace)
-    per_step = client._new_tokens()
-    assert per_step.sum() == trace.new.sum()
+    twice = {name: np.repeat(getattr(trace, name), 2) for name in PER_STEP}
+    ends = np.repeat(trace.first[1:], 2)
+    sparse = replace(trace, first=np.concatenate(([0], ends)), **twice)
+    usual = front_end_data([measured(trace, 2)], 0.0).ways_back
+    assert len(usual) == 1
+    assert front_end_data([measured(sparse, 2)], 0.0).ways_back == usual
+
+
+def test_a_run_without_recorded_steps_shows_nothing(folder):
+    trace = read_probe(folder)
+    none = {name: getattr(trace, name)[:0] for name in (*PER_STEP, "number", "new", "computed")}
+    empty = replace(trace, first=trace.first[:1], arrivals=[], preemptions=[], **none)
+    client = measured(trace, 1)
+    client.traces = [empty]
+    data = front_end_data([client], 1e-3)
+    assert (data.bursts, data.ways_back, data.beside_s) == ((), (), 1e-3)

@@ -143,7 +143,7 @@ def _show(rows: list[Row]) -> None:
             charts.draw(_bars(rows, size, label), f"compare {index}", tools=False)
     st.markdown("**Memory of one GPU, GiB**")
     charts.draw(_memory(rows), "compare memory", tools=False)
-    st.caption(escaped(trust(rows[0]["output_tok_s"])))
+    st.caption(escaped(trust(*(row["output_tok_s"] for row in rows))))
 
 
 def _bars(rows: list[Row], size: Callable[[Row], Any], label: Callable[[Row], str]) -> go.Figure:

@@ -11,6 +11,7 @@ from moeplan.estimate import COVERED, Estimate
 Figure = dict[str, Any] | None
 """An `Estimate` as JSON holds it."""
 MS = 1e3
+NO_INTERVAL = "no interval yet"
 
 
 def text(figure: Figure, scale: float = 1.0, form: Callable[[float], str] = render.number) -> str:
@@ -39,17 +40,18 @@ def value(figure: Figure, scale: float = 1.0) -> float | None:
     return None if figure is None else figure["value"] * scale
 
 
-def trust(figure: Figure) -> str:
-    """What a figure rests on, and what its interval does."""
-    known = _estimate(figure)
-    if known is None:
+def trust(*figures: Figure) -> str:
+    """What figures rest on, and what their intervals do."""
+    known = [found for figure in figures if (found := _estimate(figure))]
+    if not known:
         return ""
-    kind = "calibrated" if known.calibrated else "uncalibrated"
-    bounds = "no interval yet"
-    if known.bounded:
-        bounds = f"in small print {COVERED:.0%} intervals, from {known.interval_from}"
-    caveat = f" The {known.caveat}." if known.caveat else ""
-    return f"Predictions are {kind}; basis: {known.basis}; {bounds}.{caveat}"
+    kind = "calibrated" if all(f.calibrated for f in known) else "uncalibrated"
+    basis = ", ".join(sorted({f.basis for f in known}))
+    sources = " and ".join(sorted({f.interval_from for f in known if f.interval_from}))
+    bounds = f"in small print {COVERED:.0%} intervals, from {sources}" if sources else NO_INTERVAL
+    lines = [f"Predictions are {kind}; basis: {basis}; {bounds}."]
+    lines += [f"The {caveat}." for caveat in sorted({f.caveat for f in known if f.caveat})]
+    return " ".join(lines)
 
 
 def escaped(line: str) -> str:

@@ -129,7 +129,7 @@ def _show(inputs: Inputs, curves: list[Curve]) -> None:
         for load, point in zip(loads, curve["points"], strict=True)
     ]
     table("Load curve", rows, _COLUMNS | {axis: lambda row: row["load"]})
-    st.caption(escaped(trust(curves[0]["points"][0]["output_tok_s"])))
+    st.caption(escaped(trust(*(curve["points"][0]["output_tok_s"] for curve in curves))))
 
 
 _COLUMNS: dict[str, Any] = {
