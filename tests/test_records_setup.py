@@ -289,7 +289,9 @@ def test_captured_graphs_are_read_from_the_flags(flags: list[str], sizes: tuple)
 def test_captured_graphs_of_the_settings_win_and_leave_room_for_more_tokens() -> None:
     flags = ["--cudagraph-capture-sizes", "1", "2"]
     settings = {"cudagraph_capture_sizes": [1, 2, 4, 8]}
-    found = setup(engine__flags=flags, settings=settings).deployment
+    made = setup(engine__flags=flags, settings=settings)
+    assert not any("from the flags" in rule for rule in made.rules)
+    found = made.deployment
     assert found.engine.cudagraph_capture_sizes == SIZES
 
     def tokens(deployment: Deployment) -> int:

@@ -80,7 +80,7 @@ def _flags(record: RunRecord, rules: Rules) -> dict[str, Any]:
     if "--async-scheduling" in text:
         found["async_scheduling"] = True
     sizes = _CAPTURE_SIZES.search(text)
-    if sizes:
+    if sizes and record.settings.cudagraph_capture_sizes is None:
         counts = {int(count) for count in re.findall(r"\d+", sizes.group(1))}
         found["cudagraph_capture_sizes"] = tuple(sorted(counts - {0}))
         rules.use("CUDA graphs: the sizes from the flags")
