@@ -135,6 +135,7 @@ DEPLOYMENT = {
     "checkpoint": {"name": "nvfp4"},
     "device": "b200",
     "placement": {"tp": 2, "pp": 1, "replicas": 1, "ep": False},
+    "engine": {"name": "vllm"},
 }
 LENGTHS = {"input_tokens": 8192, "output_tokens": 1024}
 
@@ -160,6 +161,7 @@ class TestMatching:
         [
             ({"device": "h200"}, {}),
             ({"checkpoint": {"name": "fp4"}}, {}),
+            ({"engine": {"name": "sglang"}}, {}),
             ({"placement": {"tp": 1, "pp": 1, "replicas": 2, "ep": False}}, {}),
             ({"placement": {"tp": 2, "pp": 1, "replicas": 1, "ep": True}}, {}),
             ({}, {"output_tokens": 1}),
