@@ -124,7 +124,7 @@ class _Bounder:
                 "ttft": self._ttft(),
                 "e2e": e2e,
                 "tpot": self._tpot(steps),
-                "itl": self._itl(),
+                "itl": self._itl(steps),
             },
         )
 
@@ -136,12 +136,15 @@ class _Bounder:
         found = _statistics(between / np.where(later > 0, later, np.nan))
         return {name: value if value == value else 0.0 for name, value in found.items()}
 
-    def _itl(self) -> dict[str, float]:
-        """A token that is told late shortens the time to the next: only the mean has a bound."""
+    def _itl(self, steps: np.ndarray) -> dict[str, float]:
+        """A token that is told late shortens the time to the next: only the mean has a bound.
+
+        Tokens of one step are told together, so gaps are steps, and lateness counts most in the fewest.
+        """
         gap = self._gap_s * _SLACK
         if not self._late_s:
             return dict.fromkeys(STATISTICS, gap)
-        gaps = max(float((self.demand.outputs - 1).sum()), 1.0)
+        gaps = max(float(steps.sum()), 1.0)
         mean = max(gap - self._late_s * len(self.demand) / gaps, 0.0)
         return dict.fromkeys(STATISTICS, 0.0) | {"mean": mean}
 
