@@ -139,7 +139,7 @@ class _Bounder:
     def _itl(self, steps: np.ndarray) -> dict[str, float]:
         """A token that is told late shortens the time to the next: only the mean has a bound.
 
-        Tokens of one step are told together, so gaps are steps, and lateness counts most in the fewest.
+        Tokens of one step are told together: gaps are steps; lateness counts most in the fewest.
         """
         gap = self._gap_s * _SLACK
         if not self._late_s:
