@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from moeplan.calibration.summary import FittedParameter, Summary
+from moeplan.calibration.summary import FittedParameter, Summary, determined_values
 from moeplan.errors import RecordError
 from moeplan.hardware_specs.schema import Hardware, Uncertainty
 from moeplan.version import __version__
@@ -56,8 +56,7 @@ class Calibration(BaseModel):
     @property
     def overrides(self) -> dict[str, float]:
         """Values by address, for `Hardware.with_overrides`; undetermined ones are not in it."""
-        fitted = {p.address: p.value for p in (*self.parameters, *self.host) if p.determined}
-        return fitted | self.front_end
+        return determined_values((*self.parameters, *self.host)) | self.front_end
 
     def applied_to(self, hardware: Hardware) -> Hardware:
         """Hardware data with the fitted values, and how sure they are."""

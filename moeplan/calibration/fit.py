@@ -21,6 +21,7 @@ from moeplan.calibration.summary import (
     FittedParameter,
     PricedStep,
     Summary,
+    determined_values,
     errors_by_kind,
     priced_steps,
     summarise,
@@ -68,7 +69,7 @@ class Fit:
     @property
     def overrides(self) -> dict[str, float]:
         """Determined parameters by address."""
-        return {p.address: p.value for p in self.parameters if p.determined}
+        return determined_values(self.parameters)
 
 
 def fit_steps(
@@ -90,7 +91,7 @@ def fit_steps(
     ]
     final = problem.solve(determined) if len(determined) < len(parameters) else everything
     fitted = _fitted(parameters, determined, final, everything)
-    calibrated = hardware.with_overrides({p.address: p.value for p in fitted if p.determined})
+    calibrated = hardware.with_overrides(determined_values(fitted))
     after = priced_steps(calibrated, datasets, held_out=False)
     held_out_after = priced_steps(calibrated, datasets, held_out=True)
     return Fit(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moeplan.calibration.fit import NARROWED
-from moeplan.calibration.summary import FittedParameter
+from moeplan.calibration.summary import FittedParameter, determined_values
 from moeplan.hardware_specs.schema import Hardware, Provenance
 from moeplan.simulation.front_end import STREAM_LOOPS, FrontEndCosts, burst_arrivals_s
 
@@ -91,7 +91,7 @@ class FrontEndFit:
     @property
     def overrides(self) -> dict[str, float]:
         """Determined parameters by address."""
-        return {p.address: p.value for p in self.parameters if p.determined}
+        return determined_values(self.parameters)
 
 
 def fit_front_end(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -31,6 +31,11 @@ class FittedParameter(_Frozen):
     spread: float
     determined: bool
     """False: the runs say too little about it; `value` is the prior."""
+
+
+def determined_values(parameters: Iterable[FittedParameter]) -> dict[str, float]:
+    """Fitted values by address, for `Hardware.with_overrides`; priors that were kept left out."""
+    return {p.address: p.value for p in parameters if p.determined}
 
 
 class RunSummary(_Frozen):
