@@ -28,6 +28,7 @@ from moeplan.validate.workloads import TimedTrace
 if TYPE_CHECKING:
     from moeplan.cost.predictor import Prepared
     from moeplan.hardware_specs import Hardware
+    from moeplan.validate.plan import Plan
 
 SHOWN = ("output_tok_s", "tpot_ms_mean", "ttft_ms_mean", "ttft_ms_p99", "itl_ms_p99", "e2e_s_mean")
 """Metrics of tables; all that both sides have are compared."""
@@ -125,17 +126,23 @@ def compare(run: MeasuredRun, plan_folder: Path, hardware: Hardware | None = Non
 def _prepared(
     run: MeasuredRun, folder: Path, hardware: Hardware | None, notes: list[str]
 ) -> Prepared | None:
-    """The run's deployment, without the plan's calibration where that is not at hand."""
+    """The run's deployment, None where it cannot be priced here."""
     try:
-        try:
-            hardware = hardware or hardware_of(run.plan, folder)
-        except MoeplanError as error:
-            hardware = own_hardware(run.plan, folder)
-            notes.append(f"steps are priced without a calibration: {error}")
+        hardware = hardware or _hardware(run.plan, folder, notes)
         return prepared_of(run.plan, folder, hardware, run.sigma)
     except MoeplanError as error:
         notes.append(f"steps cannot be priced here: {error}")
         return None
+
+
+def _hardware(plan: Plan, folder: Path, notes: list[str]) -> Hardware:
+    """The plan's hardware data, without its calibration where that is not at hand."""
+    try:
+        return hardware_of(plan, folder)
+    except MoeplanError as error:
+        own = own_hardware(plan, folder)
+        notes.append(f"steps are priced without a calibration: {error}")
+        return own
 
 
 def _doubts_about_routing(run: MeasuredRun) -> list[str]:

@@ -17,6 +17,7 @@ from moeplan.cli.near import SERVED
 from moeplan.cli.options import CalibrationFile
 from moeplan.cli.progress import progress_bar
 from moeplan.cli.session import read_hardware
+from moeplan.cli.targets import check_target
 from moeplan.errors import InputError, MoeplanError
 
 if TYPE_CHECKING:
@@ -135,8 +136,7 @@ def _check(paths: Sequence[Path], published: bool, served: bool, json_out: Path 
         raise InputError(
             "no records to score; name a JSON Lines file or add --published or --served"
         )
-    if json_out is not None and not json_out.parent.is_dir():
-        raise InputError(f"json {str(json_out)!r}: no folder {str(json_out.parent)!r}; make it")
+    check_target("json", json_out)
 
 
 def _served() -> RecordFile:
